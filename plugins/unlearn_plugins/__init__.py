@@ -1,0 +1,1 @@
+"""The methods, data sets, evaluators and metrics that come with `unlearn`."""

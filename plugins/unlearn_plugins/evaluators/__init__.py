@@ -1,0 +1,1 @@
+"""Evaluators: which rows to score, and which metrics to take."""

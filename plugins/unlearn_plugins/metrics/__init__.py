@@ -1,0 +1,1 @@
+"""Metrics: small functions from scored rows to values and one figure."""

@@ -1,0 +1,1 @@
+"""The engine: accelerate inside; emits events and never prints."""

@@ -1,0 +1,5 @@
+"""The spec: one TOML file -> typed tables, with everything that is wrong reported at once."""
+
+from unlearn_cli.spec.tables import Spec
+
+__all__ = ["Spec"]

@@ -1,0 +1,213 @@
+"""The tables of a spec: the one place that says which keys exist, their ranges and defaults.
+
+`[data]`, `[method]` and `[[evaluate]]` also take the options of the plugin that they name; these
+extra keys are checked against the plugin's own fields (`unlearn_cli.spec.plugins`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Every = Literal["epoch", "end"] | PositiveInt
+Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
+
+
+class TableModel(BaseModel):
+    """A table of the spec: strict types, no unknown keys, finite numbers, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginTable(TableModel):
+    """A table that names a plugin and also takes that plugin's options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The plugin's own options, as written."""
+        return dict(self.model_extra or {})
+
+
+class ModelTable(TableModel):
+    """Which model to unlearn."""
+
+    path: str | None = None
+    """Hub id, local folder, `.gguf` file, or `builtin:tiny`. Not used where `target.base` is set."""
+    revision: str | None = None
+    """Hub revision: branch, tag or commit."""
+    tokenizer: str | None = None
+    """Hub id or folder of the tokenizer, where the model brings none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights; `auto` is bfloat16 on an accelerator and float32 on CPU."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Attention implementation; `auto` lets the library choose."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+
+class TemplateTable(TableModel):
+    """How a conversation becomes text."""
+
+    chat: Literal["auto", "never"] = "auto"
+    """`auto` uses the tokenizer's chat template where it has one; `never` the plain template."""
+    prompt: str = "Question: {question}\nAnswer: "
+    """Plain template of the prompt; `{question}` is the user's message."""
+    system: str | None = None
+    """System message put first where a conversation has none."""
+    date: str = "10 Apr 2025"
+    """The date given to chat templates that print today's."""
+
+
+class DataTable(PluginTable):
+    """What to forget and what to keep; also takes the options of the data set."""
+
+    dataset: str = "files"
+    """Name of the data set plugin; `files` reads your own files or hub data."""
+    max_length: PositiveInt = 512
+    """Longest sequence, tokens. Longer prompts are cut from the left, answers never."""
+    overlap: Literal["error", "warn", "allow"] = "warn"
+    """What to do when a forget row also stands in retain."""
+    alternates: str = "refusals"
+    """Answers to prefer (methods such as dpo): `refusals` (a list that comes with the tool),
+    `column` (the rows' own), or the path of a text file, one answer a line."""
+
+
+class TargetTable(TableModel):
+    """Make the target by fine-tuning, where none exists: on forget + retain, and on retain alone for
+    the retain reference. Both are cached by the content of their inputs."""
+
+    base: str | None = None
+    """Model to start from. Setting it turns this table on; `model.path` and `retain_reference.path`
+    are then not used."""
+    epochs: PositiveFloat = 5.0
+    """Passes over the rows."""
+    batch_size: PositiveInt = 32
+    """Examples in an optimizer step, all processes together."""
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """Learning rate after warm-up."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Clip gradients to this L2 norm; 0 does not clip."""
+
+
+class RetainReferenceTable(TableModel):
+    """The model that never saw the forget set, to compare with. At most one of the two."""
+
+    path: str | None = None
+    """Hub id or folder of the retain model."""
+    evaluation: str | None = None
+    """Stored evaluation (JSON of this tool) of the retain model."""
+
+
+class MethodTable(PluginTable):
+    """How to unlearn; also takes the options of the method. The method sets the defaults of
+    `gamma`, `alpha` and `retain`."""
+
+    name: str
+    """Name of the method plugin (`unlearn list-methods`)."""
+    gamma: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the forget term."""
+    alpha: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the retain term."""
+    retain: Literal["none", "nll", "kl"] | None = None
+    """The retain term: none, nll (token mean), or kl to the reference at answer tokens."""
+
+
+class TrainTable(TableModel):
+    """Optimisation."""
+
+    epochs: PositiveFloat | None = None
+    """Passes over the forget set. Give `epochs` or `steps`; with neither, 10 epochs."""
+    steps: PositiveInt | None = None
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """Forget examples in an optimizer step, all processes together; each with one retain example."""
+    micro_batch: PositiveInt = 8
+    """Rows in one forward pass of one process. Never changes the result, only speed and memory."""
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """Learning rate after warm-up."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Clip gradients to this L2 norm; 0 does not clip."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Autocast of the forward pass; fp16 needs an accelerator."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    reference_limit_gib: PositiveFloat = 64.0
+    """Largest reference store on disk, GiB; a larger one stops the run before it trains."""
+
+
+class CheckpointTable(TableModel):
+    """What to keep on the way."""
+
+    every: Every = "epoch"
+    """`epoch`, a number of steps, or `end` for none on the way."""
+    keep: PositiveInt = 1
+    """Checkpoints kept, newest first; the best one is kept besides."""
+    best: str | None = None
+    """A metric of the evaluations, e.g. `forget_quality`: its best checkpoint becomes the model."""
+
+
+class EvaluateTable(PluginTable):
+    """One evaluation; also takes the options of the evaluator."""
+
+    evaluator: str
+    """Name of the evaluator plugin (`unlearn list-evaluators`)."""
+    every: Every = "end"
+    """Evaluate each `epoch`, each number of steps, or at the `end` only; the target always is."""
+    batch_size: PositiveInt = 16
+    """Rows in one forward pass of one process."""
+
+
+class VerdictTable(TableModel):
+    """The thresholds of the verdict."""
+
+    forget_quality: Fraction = 0.05
+    """Forgotten where the p-value against the retain reference is above this."""
+    utility: Fraction = 0.9
+    """Share of the target's model utility that must be kept."""
+
+
+class OutputTable(TableModel):
+    """Where results go."""
+
+    folder: str = "runs"
+    """Folder of run folders; the run is written to `folder/name`."""
+    tensorboard: bool = False
+    """Write TensorBoard events (extra `tensorboard`)."""
+
+
+class Spec(TableModel):
+    """One run."""
+
+    name: Name
+    """Name of the run and of its folder."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides the plan of rows, and everything else that is drawn."""
+    model: ModelTable = ModelTable()
+    template: TemplateTable = TemplateTable()
+    data: DataTable
+    target: TargetTable = TargetTable()
+    retain_reference: RetainReferenceTable = RetainReferenceTable()
+    method: MethodTable
+    train: TrainTable = TrainTable()
+    checkpoints: CheckpointTable = CheckpointTable()
+    evaluate: tuple[EvaluateTable, ...] = ()
+    verdict: VerdictTable = VerdictTable()
+    output: OutputTable = OutputTable()
