@@ -4,7 +4,7 @@
 `from unlearn_cli.api.scores import Scores`.
 """
 
-from unlearn_cli.api.data import Bundle, DataContext, Dataset, Message, Row
+from unlearn_cli.api.data import Bundle, DataContext, Dataset, Location, Message, Row
 from unlearn_cli.api.evaluate import (
     AnswerScore,
     Evaluator,
@@ -23,6 +23,7 @@ __all__ = [
     "DataContext",
     "Dataset",
     "Evaluator",
+    "Location",
     "Message",
     "Method",
     "MethodDefaults",

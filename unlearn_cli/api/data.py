@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 RowKind = Literal["chat", "completion", "text"]
+Location = Annotated[str, "location"]
+"""A path or hub id; a relative path that exists is made absolute in the resolved spec."""
 
 
 @dataclass(frozen=True)
