@@ -1,0 +1,156 @@
+"""The command `unlearn`: commands by name, errors as one line, exit codes.
+
+A command is imported when it is called and not before, so that `unlearn --help` and the listings
+start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 3 a threshold of the spec
+was missed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import NoReturn
+
+import click
+
+from unlearn_cli import __version__
+from unlearn_cli.errors import SpecError, UnlearnError
+
+COMMANDS = {
+    "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
+    "evaluate": ("unlearn_cli.cli.evaluate:evaluate", "Measure any model, as a spec says."),
+    "report": ("unlearn_cli.cli.report:report", "Write the report of a run again."),
+    "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
+    "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
+    "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),
+    "list-methods": ("unlearn_cli.cli.listing:list_methods", "List the unlearning methods."),
+    "list-datasets": ("unlearn_cli.cli.listing:list_datasets", "List the data sets."),
+    "list-evaluators": ("unlearn_cli.cli.listing:list_evaluators", "List the evaluators."),
+    "list-metrics": ("unlearn_cli.cli.listing:list_metrics", "List the metrics."),
+    "show": ("unlearn_cli.cli.listing:show", "Show a plugin: options, paper, where it is defined."),
+}
+"""Name of a command -> where it is defined, and its line in `unlearn --help`."""
+
+_INTERRUPTED = 130
+_BUG_FRAMES = 6
+
+
+class CommandTable(click.Group):
+    """A group whose own commands are imported on use; plugins add theirs in memory."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our commands in the order of the table, then those of plugins."""
+        return [*COMMANDS, *self._added()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; ours come before a plugin's of the same name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The lines of `unlearn --help`, without importing a command."""
+        ours = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+        theirs = [(name, self.commands[name].get_short_help_str()) for name in self._added()]
+        with formatter.section("Commands"):
+            formatter.write_dl(ours)
+        if theirs:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(theirs)
+
+    def _added(self) -> list[str]:
+        return sorted(set(self.commands) - set(COMMANDS))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; suggest one where the name is unknown."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "`unlearn --help` lists them all"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=CommandTable,
+    name="unlearn",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Results go to stdout, progress to stderr. Every listing takes --json.",
+)
+@click.version_option(__version__, prog_name="unlearn")
+def unlearn() -> None:
+    """Make a language model forget chosen data, and prove what was done."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and leave with its exit code."""
+    sys.exit(_status(args))
+
+
+def _status(args: Sequence[str] | None) -> int:
+    """The exit code; what went wrong is on stderr."""
+    try:
+        _add_plugin_commands()
+        result = unlearn.main(args=args, prog_name="unlearn", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", _INTERRUPTED)
+    except UnlearnError as error:
+        return _complain_of(error)
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:  # noqa: BLE001 - the last resort, so that a bug is called a bug
+        return _confess(error)
+    return result if isinstance(result, int) else 0
+
+
+def _add_plugin_commands() -> None:
+    """Let plugins add commands; pluggy is imported only where there is a plugin."""
+    if not entry_points(group="unlearn"):
+        return
+    from unlearn_cli import hooks
+
+    for problem in hooks.problems():
+        _warn(problem)
+    hooks.call("register_commands", _warn, cli=unlearn)
+
+
+def _warn(problem: UnlearnError) -> None:
+    click.echo(f"warning: {problem.line()}", err=True)
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"error: {text}", err=True)
+    return code
+
+
+def _complain_of(error: UnlearnError) -> int:
+    """One line for each thing that is wrong."""
+    problems = error.problems if isinstance(error, SpecError) else (error,)
+    for problem in problems:
+        _complain(problem.line(), error.exit_code)
+    return error.exit_code
+
+
+def _reader_left() -> int:
+    """`unlearn list-methods | head -1`: nothing to say, and nothing left to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _confess(error: Exception) -> int:
+    """An exception that no user caused."""
+    click.echo("".join(traceback.format_exception(error, limit=-_BUG_FRAMES)), err=True, nl=False)
+    return _complain(f"this is a bug in unlearn {__version__}; please report the lines above", 1)

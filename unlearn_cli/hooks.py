@@ -1,0 +1,188 @@
+"""Occasions on which a plugin may act: every hook there is, each documented with an example.
+
+A plugin is a module named by an entry point of the group `unlearn`; it imports nothing heavy,
+because it is imported whenever the command starts:
+
+    [project.entry-points.unlearn]
+    myalgo = "unlearn_myalgo.hooks"
+
+Its functions are marked with `hookimpl` and may take any subset of a hook's arguments:
+
+    from unlearn_cli.hooks import hookimpl
+
+    @hookimpl
+    def run_event(event): ...
+
+A plugin that fails to import is a problem with a name; the others work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pluggy
+
+from unlearn_cli.errors import PluginError
+
+if TYPE_CHECKING:
+    import click
+
+    from unlearn_cli.events import Event
+    from unlearn_cli.spec.tables import Spec
+
+GROUP = "unlearn"
+"""Name of the pluggy project and of the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+class Hooks:
+    """The hooks. Read as documentation; never instantiated."""
+
+    @hookspec
+    def register_commands(self, cli: click.Group) -> None:
+        """Add commands to `unlearn`. A name that is taken stays as it is.
+
+        @hookimpl
+        def register_commands(cli):
+            @cli.command("hello")
+            def hello():
+                click.echo("hello")
+        """
+
+    @hookspec
+    def run_event(self, event: Event) -> None:
+        """Watch a run: called on the main process with every event (`unlearn_cli.events`).
+
+        @hookimpl
+        def run_event(event):
+            if isinstance(event, RunFinished):
+                notify(event.verdict)
+        """
+
+    @hookspec
+    def change_spec(self, spec: Spec) -> Spec | None:
+        """Change a spec before it runs: return a changed copy, or None to leave it.
+
+        Plugins are asked one after the other, each with what the one before it returned. What comes
+        out is written to the run folder, so a run says what it did.
+
+            @hookimpl
+            def change_spec(spec):
+                return spec.model_copy(update={"seed": 7})
+        """
+
+    @hookspec
+    def report_sections(self, run: Any) -> list[tuple[str, str]] | None:
+        """Add sections to the report of a run: (title, HTML), placed after the tool's own.
+
+        The HTML goes into the page as it is: escape what came out of data.
+
+            @hookimpl
+            def report_sections(run):
+                return [("Approval", "<p>Reviewed by ...</p>")]
+        """
+
+
+class Loaded(NamedTuple):
+    """The plugins that work, and what is wrong with those that do not."""
+
+    manager: pluggy.PluginManager
+    problems: tuple[PluginError, ...]
+
+
+@cache
+def loaded() -> Loaded:
+    """Import every plugin of the group once."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(Hooks)
+    entries = entry_points(group=GROUP)
+    failures = (_register(manager, entry) for entry in entries)
+    return Loaded(manager, tuple(failure for failure in failures if failure))
+
+
+def manager() -> pluggy.PluginManager:
+    """The plugin manager, made on first use."""
+    return loaded().manager
+
+
+def problems() -> tuple[PluginError, ...]:
+    """One error for every plugin that could not be loaded."""
+    return loaded().problems
+
+
+def call(hook: str, warn: Callable[[PluginError], None], **arguments: Any) -> list[Any]:
+    """Call a hook of every plugin and collect what they return, None left out.
+
+    A plugin that raises is handed to `warn` as an error that names it; the rest are called.
+    """
+    results = []
+    for name, caller in _callers(hook):
+        try:
+            results += caller(**arguments)
+        except Exception as error:  # noqa: BLE001, PERF203 - one failure must not end the loop
+            warn(_failed(name, hook, error))
+    return results
+
+
+def change_spec(spec: Spec) -> Spec:
+    """The spec after every plugin had its turn.
+
+    Raises:
+        PluginError: a plugin failed; what it wanted changed is unknown, so nothing may run.
+    """
+    for name, caller in _callers("change_spec"):
+        try:
+            spec = next(iter(caller(spec=spec)), spec)
+        except Exception as error:  # noqa: PERF203 - the error must name the plugin
+            raise _failed(name, "change_spec", error) from error
+    return spec
+
+
+def watcher(warn: Callable[[PluginError], None]) -> Callable[[Event], None]:
+    """A listener that hands events to the plugins; one that raises is named once, then left out."""
+    watching = dict(_callers("run_event"))
+
+    def listen(event: Event) -> None:
+        for name, caller in [*watching.items()]:
+            try:
+                caller(event=event)
+            except Exception as error:  # noqa: BLE001, PERF203 - a watcher must not stop the run
+                del watching[name]
+                warn(_failed(name, "run_event", error))
+
+    return listen
+
+
+def _register(manager: pluggy.PluginManager, entry: EntryPoint) -> PluginError | None:
+    """Import and register one plugin; says what went wrong."""
+    plugin: Any = None
+    try:
+        plugin = entry.load()
+        manager.register(plugin, name=entry.name)
+        manager.check_pending()
+    except Exception as error:  # noqa: BLE001 - whatever a plugin's import raises is its own fault
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+        return PluginError(
+            f"plugin {entry.name!r} of {owner} is left out: {type(error).__name__}: {error}",
+            where=entry.module,
+        )
+    return None
+
+
+def _callers(hook: str) -> Iterator[tuple[str, Callable[..., list[Any]]]]:
+    """(plugin's name, the hook as that plugin alone implements it), in order of registration."""
+    everyone = manager().get_plugins()
+    for name, plugin in manager().list_name_plugin():
+        if plugin is not None:
+            yield name, manager().subset_hook_caller(hook, everyone - {plugin})
+
+
+def _failed(name: str, hook: str, error: Exception) -> PluginError:
+    return PluginError(f"plugin {name!r} failed in {hook}: {type(error).__name__}: {error}")
