@@ -14,13 +14,20 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Every = Literal["epoch", "end"] | PositiveInt
+Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 
 
 class TableModel(BaseModel):
     """A table of the spec: strict types, no unknown keys, finite numbers, immutable."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class PluginTable(TableModel):
@@ -37,11 +44,12 @@ class PluginTable(TableModel):
 class ModelTable(TableModel):
     """Which model to unlearn."""
 
-    path: str | None = None
-    """Hub id, local folder, `.gguf` file, or `builtin:tiny`. Not used where `target.base` is set."""
-    revision: str | None = None
+    path: Text | None = None
+    """Hub id, local folder, `.gguf` file, or `builtin:tiny`. Not used where `target.base` is
+    set."""
+    revision: Text | None = None
     """Hub revision: branch, tag or commit."""
-    tokenizer: str | None = None
+    tokenizer: Text | None = None
     """Hub id or folder of the tokenizer, where the model brings none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights; `auto` is bfloat16 on an accelerator and float32 on CPU."""
@@ -67,22 +75,22 @@ class TemplateTable(TableModel):
 class DataTable(PluginTable):
     """What to forget and what to keep; also takes the options of the data set."""
 
-    dataset: str = "files"
+    dataset: Text = "files"
     """Name of the data set plugin; `files` reads your own files or hub data."""
     max_length: PositiveInt = 512
     """Longest sequence, tokens. Longer prompts are cut from the left, answers never."""
     overlap: Literal["error", "warn", "allow"] = "warn"
     """What to do when a forget row also stands in retain."""
-    alternates: str = "refusals"
+    alternates: Text = "refusals"
     """Answers to prefer (methods such as dpo): `refusals` (a list that comes with the tool),
     `column` (the rows' own), or the path of a text file, one answer a line."""
 
 
 class TargetTable(TableModel):
-    """Make the target by fine-tuning, where none exists: on forget + retain, and on retain alone for
-    the retain reference. Both are cached by the content of their inputs."""
+    """Make the target by fine-tuning, where none exists: on forget + retain, and on retain alone
+    for the retain reference. Both are cached by the content of their inputs."""
 
-    base: str | None = None
+    base: Text | None = None
     """Model to start from. Setting it turns this table on; `model.path` and `retain_reference.path`
     are then not used."""
     epochs: PositiveFloat = 5.0
@@ -104,9 +112,9 @@ class TargetTable(TableModel):
 class RetainReferenceTable(TableModel):
     """The model that never saw the forget set, to compare with. At most one of the two."""
 
-    path: str | None = None
+    path: Text | None = None
     """Hub id or folder of the retain model."""
-    evaluation: str | None = None
+    evaluation: Text | None = None
     """Stored evaluation (JSON of this tool) of the retain model."""
 
 
@@ -114,7 +122,7 @@ class MethodTable(PluginTable):
     """How to unlearn; also takes the options of the method. The method sets the defaults of
     `gamma`, `alpha` and `retain`."""
 
-    name: str
+    name: Text
     """Name of the method plugin (`unlearn list-methods`)."""
     gamma: Annotated[float, Field(ge=0)] | None = None
     """Weight of the forget term."""
@@ -132,7 +140,8 @@ class TrainTable(TableModel):
     steps: PositiveInt | None = None
     """Optimizer steps."""
     batch_size: PositiveInt = 32
-    """Forget examples in an optimizer step, all processes together; each with one retain example."""
+    """Forget examples in an optimizer step, all processes together, each with one retain
+    example."""
     micro_batch: PositiveInt = 8
     """Rows in one forward pass of one process. Never changes the result, only speed and memory."""
     learning_rate: PositiveFloat = 1e-5
@@ -160,14 +169,14 @@ class CheckpointTable(TableModel):
     """`epoch`, a number of steps, or `end` for none on the way."""
     keep: PositiveInt = 1
     """Checkpoints kept, newest first; the best one is kept besides."""
-    best: str | None = None
+    best: Text | None = None
     """A metric of the evaluations, e.g. `forget_quality`: its best checkpoint becomes the model."""
 
 
 class EvaluateTable(PluginTable):
     """One evaluation; also takes the options of the evaluator."""
 
-    evaluator: str
+    evaluator: Text
     """Name of the evaluator plugin (`unlearn list-evaluators`)."""
     every: Every = "end"
     """Evaluate each `epoch`, each number of steps, or at the `end` only; the target always is."""
@@ -187,7 +196,7 @@ class VerdictTable(TableModel):
 class OutputTable(TableModel):
     """Where results go."""
 
-    folder: str = "runs"
+    folder: Text = "runs"
     """Folder of run folders; the run is written to `folder/name`."""
     tensorboard: bool = False
     """Write TensorBoard events (extra `tensorboard`)."""
@@ -208,6 +217,7 @@ class Spec(TableModel):
     method: MethodTable
     train: TrainTable = TrainTable()
     checkpoints: CheckpointTable = CheckpointTable()
-    evaluate: tuple[EvaluateTable, ...] = ()
+    evaluate: Annotated[tuple[EvaluateTable, ...], Field(strict=False)] = ()
+    """The evaluations, each in a table `[[evaluate]]`."""
     verdict: VerdictTable = VerdictTable()
     output: OutputTable = OutputTable()

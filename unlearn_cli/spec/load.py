@@ -1,0 +1,46 @@
+"""Read a spec: the one way from TOML to a `Spec`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearn_cli.errors import SpecError
+from unlearn_cli.spec.layers import flags, read_tree
+from unlearn_cli.spec.plugins import plugin_problems
+from unlearn_cli.spec.resolve import resolve
+from unlearn_cli.spec.tables import Spec
+from unlearn_cli.spec.validate import rule_problems, table_problems
+
+
+def load_spec(source: str, overrides: Sequence[str] = (), *, seed: int | None = None) -> Spec:
+    """Read, check and resolve a spec.
+
+    Precedence: seed, overrides, source, what it extends, default.
+
+    Args:
+        source: path of a TOML file, or the name of a preset where no such file exists.
+        overrides: `table.key=value`, the value in TOML or a bare word.
+        seed: replaces the spec's.
+
+    Returns:
+        The spec with the defaults of its plugins filled in and existing paths made absolute.
+
+    Raises:
+        SpecError: with everything that is wrong, each problem with its file and line or its flag.
+    """
+    tree = read_tree(source)
+    top, problems = flags(overrides, seed)
+    tree.overlay(top)
+    found = [*table_problems(tree.data), *rule_problems(tree.data), *plugin_problems(tree.data)]
+    problems += tree.located(found)
+    if problems:
+        raise SpecError(problems)
+    return Spec.model_validate(resolve(tree))
+
+
+def dump_spec(spec: Spec) -> str:
+    """The spec as TOML that `load_spec` reads back to an equal spec; None is left out."""
+    import tomlkit
+
+    data = spec.model_dump(mode="json", exclude_none=True)
+    return tomlkit.dumps({key: value for key, value in data.items() if value != {}})
