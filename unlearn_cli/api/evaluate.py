@@ -121,12 +121,22 @@ class SummaryMetric(Protocol):
 class Evaluator(Protocol):
     """An evaluator plugin: a frozen dataclass whose fields are its options in `[[evaluate]]`."""
 
+    @property
+    def max_new_tokens(self) -> int:
+        """Longest generation, tokens."""
+        ...
+
     def probes(self, data: Bundle) -> Sequence[Probe]:
         """The rows to score, in a fixed order."""
         ...
 
-    def row_metrics(self) -> Mapping[str, Sequence[str]]:
-        """Set -> names of row metrics (entry points of `unlearn.metrics`)."""
+    def metrics(self, data: Bundle) -> Mapping[str, Sequence[str]]:
+        """Set -> names of row metrics (entry points of `unlearn.metrics`), for the sets of
+        `data` that have rows, in display order."""
+        ...
+
+    def metric_options(self) -> Mapping[str, Mapping[str, object]]:
+        """Metric -> its options; a metric that is not named has its defaults."""
         ...
 
     def summaries(self) -> Sequence[str]:

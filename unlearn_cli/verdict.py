@@ -1,0 +1,166 @@
+"""The verdict: was it forgotten, and what did it cost?
+
+Two-sided, and decided in this order:
+
+collapsed       less than half of the target's utility is left; nothing else matters then
+unknown         forget quality is null: nothing to compare with
+forgotten       forget quality is above its threshold. It stays `forgotten` where too much utility
+                was lost; the explanation then says so, and `missed` names the threshold
+over-forgotten  forget quality is not above its threshold, and the model lies beyond the retain
+                reference: its median truth ratio is higher, or its answers are less probable
+not forgotten   neither
+
+Utility is model utility, or the probability of the retain answers where that is null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from unlearn_cli.api.evaluate import Table
+from unlearn_cli.spec.tables import VerdictTable
+
+Name = Literal["forgotten", "not forgotten", "over-forgotten", "collapsed", "unknown"]
+COLLAPSED = 0.5
+"""Share of the target's utility below which the model is no longer of use."""
+UTILITIES = {"model_utility": "model utility", "retain.probability": "retain probability"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict and the numbers behind it."""
+
+    name: Name
+    explanation: str
+    """One or two plain sentences."""
+    missed: tuple[str, ...] = ()
+    """Thresholds of the spec's `[verdict]` that were not met; one that could not be judged is not
+    among them."""
+
+
+@dataclass(frozen=True)
+class _Utility:
+    label: str
+    after: float
+    target: float
+
+    @property
+    def kept(self) -> float:
+        """Share of the target's utility; above 1 where the model gained some."""
+        return self.after / self.target
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kept:.0%} of the target's {self.label} ({self.after:.3f} of {self.target:.3f})"
+        )
+
+
+def judge(
+    after: Table | None, target: Table | None, reference: Table | None, thresholds: VerdictTable
+) -> Verdict:
+    """Judge an unlearned model; see the module's docstring for the rule.
+
+    Args:
+        after: evaluation of the unlearned model.
+        target: evaluation of the model before unlearning, where there is one.
+        reference: evaluation of the retain reference, where there is one.
+        thresholds: the spec's `[verdict]`.
+    """
+    if after is None:
+        return Verdict("unknown", "Nothing was evaluated; add an `[[evaluate]]` to the spec.")
+    utility = _utility(after, target)
+    quality = _value(after, "forget_quality")
+    missed = _missed(quality, utility, thresholds)
+    if utility and utility.kept < COLLAPSED:
+        return Verdict("collapsed", f"The model is broken: only {utility} is left.", missed)
+    if quality is None:
+        return Verdict("unknown", _unknown(after, target, utility), missed)
+    if quality > thresholds.forget_quality:
+        return Verdict("forgotten", _forgotten(quality, utility, thresholds), missed)
+    found = f"Forget quality is {quality:.2g}, not above {thresholds.forget_quality:g}: the model"
+    if beyond := _beyond(after, reference):
+        return Verdict("over-forgotten", f"{found} went too far, {' and '.join(beyond)}.", missed)
+    compared = _comparison(after, reference)
+    return Verdict("not forgotten", f"{found} still knows the forget set{compared}.", missed)
+
+
+def _value(table: Table | None, name: str) -> float | None:
+    number = table.numbers.get(name) if table else None
+    return number.value if number else None
+
+
+def _utility(after: Table, target: Table | None) -> _Utility | None:
+    """The first kind of utility that both models have; none where the target had none to lose."""
+    for name, label in UTILITIES.items():
+        now, before = _value(after, name), _value(target, name)
+        if now is not None and before:
+            return _Utility(label, now, before)
+    return None
+
+
+def _missed(
+    quality: float | None, utility: _Utility | None, thresholds: VerdictTable
+) -> tuple[str, ...]:
+    missed = {
+        "forget_quality": quality is not None and quality <= thresholds.forget_quality,
+        "utility": utility is not None and utility.kept < thresholds.utility,
+    }
+    return tuple(name for name, is_missed in missed.items() if is_missed)
+
+
+def _forgotten(quality: float, utility: _Utility | None, thresholds: VerdictTable) -> str:
+    said = (
+        f"Forget quality is {quality:.2g}, above {thresholds.forget_quality:g}: on the forget set "
+        "the model cannot be told from one that never saw it"
+    )
+    if utility is None:
+        return f"{said}. What it cost is not known: there is no utility to compare."
+    if utility.kept < thresholds.utility:
+        return f"{said}, but utility fell to {utility}; {thresholds.utility:.0%} were to be kept."
+    return f"{said}. It keeps {utility}."
+
+
+def _unknown(after: Table, target: Table | None, utility: _Utility | None) -> str:
+    number = after.numbers.get("forget_quality")
+    reason = number.reason if number else "forget quality was not measured"
+    said = [f"Whether it is forgotten cannot be said: {reason}."]
+    now, before = _value(after, "forget.probability"), _value(target, "forget.probability")
+    if now is not None:
+        was = "" if before is None else f", before {before:.3f}"
+        said.append(f"The mean probability of the forget answers is {now:.3f}{was}.")
+    if utility:
+        said.append(f"It keeps {utility}.")
+    return " ".join(said)
+
+
+def _beyond(after: Table, reference: Table | None) -> list[str]:
+    """In what the model lies beyond the reference, in words."""
+    ratio, reference_ratio = _median_ratio(after), _median_ratio(reference)
+    p, reference_p = (_value(table, "forget.probability") for table in (after, reference))
+    found = []
+    if ratio is not None and reference_ratio is not None and ratio > reference_ratio:
+        found.append(
+            "false answers look likelier to it than to one that never saw the forget set (median "
+            f"truth ratio {ratio:.3g}, retain reference {reference_ratio:.3g})"
+        )
+    if p is not None and reference_p is not None and p < reference_p:
+        found.append(
+            f"true answers less probable than to one that never saw them (mean probability {p:.3g}, "
+            f"retain reference {reference_p:.3g})"
+        )
+    return found
+
+
+def _comparison(after: Table, reference: Table | None) -> str:
+    p, reference_p = (_value(table, "forget.probability") for table in (after, reference))
+    if p is None or reference_p is None:
+        return ""
+    return f" (mean probability of its answers {p:.3f}, retain reference {reference_p:.3f})"
+
+
+def _median_ratio(table: Table | None) -> float | None:
+    rows = table.rows.get("forget", {}).get("truth_ratio", {}) if table else {}
+    known = [value for value in rows.values() if value is not None]
+    return median(known) if known else None
