@@ -1,0 +1,214 @@
+"""Bytes to records: local files and hub data, each record with the place it came from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn_cli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as it was found."""
+
+    where: str
+    """For messages: `people.jsonl:3`, or `people.parquet, row 3`. Lines and rows count from 1."""
+    values: Mapping[str, Any]
+
+
+def read(path: Path) -> list[Record]:
+    """The records of one file, at least one.
+
+    Args:
+        path: a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.txt` file. JSON is a list of
+            objects or an object of columns; a text file is one record, `text`, blank lines kept.
+
+    Raises:
+        DataError: missing, unreadable, not UTF-8, broken at some line, or without a row.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError("this kind of file is not read", where=str(path), hint=f"use {known()}")
+    try:
+        records = list(reader(path))
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path), hint="check the path") from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    if not records:
+        raise DataError("has no rows", where=str(path), hint="give at least one")
+    return records
+
+
+def read_hub(
+    path: str, config: str | None = None, split: str = "train", revision: str | None = None
+) -> list[Record]:
+    """The records of a hub data set, or of a folder that `datasets.load_dataset` can read.
+
+    Honours Hugging Face's environment variables (`HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`).
+
+    Raises:
+        DataError: no such id, config or split, or no network; names them all.
+    """
+    import datasets
+
+    name = f"{path} ({', '.join(filter(None, (config, f'split {split}', revision)))})"
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(path, config, split=split, revision=revision)
+    except Exception as error:  # hub, network and format errors share no base class
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(f"cannot be loaded: {reason}", where=name, hint=HUB_HINT) from error
+    if not len(found):
+        raise DataError("has no rows", where=name, hint="choose another split")
+    return [Record(f"{name}, row {number}", dict(row)) for number, row in enumerate(found, 1)]
+
+
+HUB_HINT = (
+    "check the id, the config and the split; without network, give a local file or folder, or set "
+    "HF_HOME to a cache that holds the data"
+)
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether `path` is shaped like `name` or `owner/name`, with no file extension that is read."""
+    shaped = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path)
+    return shaped is not None and Path(path).suffix.lower() not in READERS
+
+
+def known() -> str:
+    """The file extensions that are read, for messages."""
+    return ", ".join(READERS)
+
+
+def read_text(path: Path) -> str:
+    """A text file as UTF-8, without a byte order mark."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"is not UTF-8 (byte {error.start}: 0x{data[error.start]:02x})",
+            where=f"{path}:{line}",
+            hint="save it as UTF-8",
+        ) from None
+
+
+def _jsonl(path: Path) -> Iterator[Record]:
+    # Not splitlines(): it also cuts at U+2028 and its kin, which may stand inside a JSON string.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield Record(where, _object(_parse(line, path, number), where))
+
+
+def _json(path: Path) -> Iterator[Record]:
+    content = _parse(read_text(path), path)
+    if isinstance(content, dict):
+        content = _rows_of_columns(content, path)
+    if not isinstance(content, list):
+        raise DataError(
+            f"holds {_kind(content)}",
+            where=str(path),
+            hint='give a list of objects, or an object of columns: {"question": [...], ...}',
+        )
+    for number, item in enumerate(content, 1):
+        where = f"{path}, row {number}"
+        yield Record(where, _object(item, where))
+
+
+def _parse(text: str, path: Path, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        what = f"broken JSON at column {error.colno}: {error.msg}"
+        raise DataError(what, where=f"{path}:{first_line + error.lineno - 1}") from None
+
+
+def _rows_of_columns(columns: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            what = f"column '{name}' is {_kind(values)}"
+            raise DataError(what, where=str(path), hint="give every column as a list")
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"columns differ in length: {counts}", where=str(path))
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"is {_kind(value)}", where=where, hint="give a JSON object for each row")
+    return value
+
+
+def _csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
+    csv.field_size_limit(2**31 - 1)  # the default refuses texts over 128 KiB
+    # A reader that is told newline="" keeps line breaks inside quoted fields as they are.
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(lines, [])
+        for values in lines:
+            if values:
+                yield Record(f"{path}:{lines.line_num}", _fields(header, values, path, lines))
+    except csv.Error as error:
+        raise DataError(f"broken table: {error}", where=f"{path}:{lines.line_num}") from None
+
+
+def _fields(header: Sequence[str], values: Sequence[str], path: Path, lines: Any) -> dict[str, str]:
+    if len(values) != len(header):
+        raise DataError(
+            f"has {len(values)} fields, and the header has {len(header)}",
+            where=f"{path}:{lines.line_num}",
+            hint="quote fields that hold the delimiter",
+        )
+    return dict(zip(header, values, strict=True))
+
+
+def _tsv(path: Path) -> Iterator[Record]:
+    return _csv(path, delimiter="\t")
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"is no parquet file: {error}", where=str(path)) from None
+    for number, row in enumerate(rows, 1):
+        yield Record(f"{path}, row {number}", row)
+
+
+def _txt(path: Path) -> Iterator[Record]:
+    text = read_text(path)
+    if text.strip():
+        yield Record(str(path), {"text": text})
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+    ".txt": _txt,
+}
