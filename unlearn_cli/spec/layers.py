@@ -48,10 +48,13 @@ def read_tree(name: str) -> Tree:
 
 def flags(overrides: Sequence[str], seed: int | None) -> tuple[Tree, list[UnlearnError]]:
     """The tree of `--set KEY=VALUE` flags and `--seed`, and what is wrong with their form."""
-    tree, problems = Tree(), []
-    for override in overrides:
-        if problem := _set(tree, override):
-            problems.append(UnlearnError(problem, where=f"--set {override}", hint=_SET_HINT))
+    tree = Tree()
+    told = [(override, _set(tree, override)) for override in overrides]
+    problems = [
+        UnlearnError(what, where=f"--set {override}", hint=_SET_HINT)
+        for override, what in told
+        if what
+    ]
     if seed is not None:
         tree.data["seed"], tree.origins["seed",] = seed, Origin(f"--seed {seed}")
     return tree, problems
