@@ -1,0 +1,47 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a made-up distribution for one test: metadata and modules on `sys.path`.
+
+    `install("unlearn-extra", {"unlearn.methods": {"npo": "extra_npo:NPO"}}, extra_npo="...")`
+    """
+
+    def install(name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str) -> Path:
+        folder = tmp_path / name
+        metadata = folder / f"{name.replace('-', '_')}-1.2.dist-info"
+        metadata.mkdir(parents=True)
+        metadata.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8"
+        )
+        metadata.joinpath("entry_points.txt").write_text(_ini(entry_points), encoding="utf-8")
+        for module, text in modules.items():
+            folder.joinpath(f"{module}.py").write_text(dedent(text), encoding="utf-8")
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    before = set(sys.modules)
+    yield install
+    for module in set(sys.modules) - before:
+        if str(getattr(sys.modules[module], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[module]
+
+
+def _ini(groups: Mapping[str, Mapping[str, str]]) -> str:
+    sections = (
+        "\n".join([f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())])
+        for group, entries in groups.items()
+    )
+    return "\n\n".join(sections) + "\n"

@@ -1,0 +1,150 @@
+"""Hooks: any subset of arguments, one broken plugin beside working ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from unlearn_cli import hooks
+from unlearn_cli.errors import PluginError
+from unlearn_cli.events import Event, Notice
+from unlearn_cli.spec.tables import DataTable, MethodTable, Spec
+
+Install = Callable[..., Path]
+SPEC = Spec(name="a", data=DataTable(), method=MethodTable(name="npo"))
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Each test finds the plugins anew."""
+    hooks.loaded.cache_clear()
+    yield
+    hooks.loaded.cache_clear()
+
+
+@dataclass
+class Collected:
+    """Warnings, in order."""
+
+    lines: list[str]
+
+    def __call__(self, problem: PluginError) -> None:
+        self.lines.append(problem.line())
+
+
+def unexpected(problem: PluginError) -> None:
+    pytest.fail(problem.line())
+
+
+def seen_by(plugin: str) -> list[Event]:
+    """What the test's plugin wrote down."""
+    module = hooks.manager().get_plugin(plugin)
+    assert module is not None
+    return list(module.seen)
+
+
+def module(body: str) -> str:
+    return f"from unlearn_cli.hooks import hookimpl\n\nseen = []\n\n{body}\n"
+
+
+GOOD = module("@hookimpl\ndef run_event(event):\n    seen.append(event)")
+RAISES = module(
+    "@hookimpl\ndef run_event(event):\n    seen.append(event)\n    raise OSError('no disk')"
+)
+
+
+def test_every_occasion_is_documented_with_an_example() -> None:
+    """A plugin author finds each hook explained, with code, where it is specified."""
+    specified = {n: f for n, f in vars(hooks.Hooks).items() if not n.startswith("_")}
+
+    assert set(specified) == {"register_commands", "run_event", "change_spec", "report_sections"}
+    assert [name for name, f in specified.items() if "@hookimpl" not in (f.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_library", "No module named 'no_such_library'"),
+        (module("@hookimpl\ndef run_evnt(event): ..."), "unknown hook 'run_evnt'"),
+        (module("@hookimpl\ndef run_event(evnt): ..."), "evnt"),
+    ],
+)
+def test_a_broken_plugin_is_a_problem_and_the_rest_works(
+    install: Install, text: str, reason: str
+) -> None:
+    """A failing import, an unknown hook and an unknown argument are named; others are called."""
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
+    install("unlearn-good", {"unlearn": {"good": "hooks_good"}}, hooks_good=GOOD)
+    event = Notice("hello")
+
+    hooks.watcher(unexpected)(event)
+
+    assert len(hooks.problems()) == 1
+    assert "plugin 'bad' of unlearn-bad 1.2" in hooks.problems()[0].line()
+    assert reason in hooks.problems()[0].line()
+    assert seen_by("good") == [event]
+    assert not hooks.manager().has_plugin("bad")
+
+
+def test_a_watcher_that_raises_is_named_once_and_left_out(install: Install) -> None:
+    """The run goes on, the other watchers see every event, and the failure is said one time."""
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=RAISES)
+    install("unlearn-good", {"unlearn": {"good": "hooks_good"}}, hooks_good=GOOD)
+    warnings = Collected([])
+    events: list[Event] = [Notice("one"), Notice("two")]
+
+    listen = hooks.watcher(warnings)
+    for event in events:
+        listen(event)
+
+    assert warnings.lines == ["plugin 'bad' failed in run_event: OSError: no disk"]
+    assert seen_by("bad") == events[:1]
+    assert seen_by("good") == events
+
+
+def test_specs_are_changed_one_after_the_other(install: Install) -> None:
+    """Each plugin gets what the one before it returned; None leaves the spec as it is."""
+    doubles = module(
+        "@hookimpl\ndef change_spec(spec):\n"
+        "    return spec.model_copy(update={'seed': 2 * spec.seed + 1})"
+    )
+    silent = module("@hookimpl\ndef change_spec(): ...")
+    install("unlearn-one", {"unlearn": {"one": "hooks_one"}}, hooks_one=doubles)
+    install("unlearn-two", {"unlearn": {"two": "hooks_two"}}, hooks_two=doubles)
+    install("unlearn-none", {"unlearn": {"none": "hooks_none"}}, hooks_none=silent)
+
+    assert hooks.change_spec(SPEC).seed == 3  # 0 -> 1 -> 3
+    assert SPEC.seed == 0
+
+
+def test_a_failing_change_of_the_spec_stops_the_run(install: Install) -> None:
+    """What the plugin wanted is unknown, so nothing may run without it."""
+    text = module("@hookimpl\ndef change_spec(spec):\n    raise KeyError('x')")
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
+
+    with pytest.raises(PluginError, match="plugin 'bad' failed in change_spec: KeyError: 'x'"):
+        hooks.change_spec(SPEC)
+
+
+def test_call_collects_what_plugins_return(install: Install) -> None:
+    """One entry for each plugin that answers; one that raises is reported and skipped."""
+    one = module("@hookimpl\ndef report_sections():\n    return [('Title', '<p>text</p>')]")
+    bad = module("@hookimpl\ndef report_sections(run):\n    return run.nothing")
+    install("unlearn-one", {"unlearn": {"one": "hooks_one"}}, hooks_one=one)
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=bad)
+    warnings = Collected([])
+
+    assert hooks.call("report_sections", warnings, run=None) == [[("Title", "<p>text</p>")]]
+    assert len(warnings.lines) == 1
+    assert "plugin 'bad' failed in report_sections: AttributeError" in warnings.lines[0]
+
+
+def test_without_plugins_nothing_happens() -> None:
+    """The spec passes through, events go nowhere, and there is no problem."""
+    hooks.watcher(unexpected)(Notice("alone"))
+
+    assert hooks.change_spec(SPEC) is SPEC
+    assert hooks.problems() == ()
