@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_cli.errors import SpecError, UnlearnError
+from unlearn_cli.spec.paths import exists, is_file, user_path
 from unlearn_cli.spec.positions import KeyPath, key_lines
 from unlearn_cli.spec.tree import Origin, Tree
 
@@ -69,8 +70,8 @@ def _presets() -> Path:
 
 
 def _find(name: str, folder: Path, where: str) -> Source:
-    path = folder / Path(name).expanduser()
-    if path.is_file():
+    path = folder / user_path(name)
+    if is_file(path):
         return Source(str(path), path, path.parent)
     if name in preset_names():
         return Source(f"preset {name}", _presets() / f"{name}.toml", None)
@@ -78,8 +79,8 @@ def _find(name: str, folder: Path, where: str) -> Source:
 
 
 def _not_found(name: str, path: Path, where: str) -> UnlearnError:
-    if path.is_dir():
-        return UnlearnError(f"{name} is a folder", where=where, hint="name the TOML file in it")
+    if exists(path):
+        return UnlearnError(f"{name} is no file", where=where, hint="name a TOML file")
     presets = preset_names()
     close = get_close_matches(name, presets, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the presets are {', '.join(presets)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unlearn_cli.spec.paths import exists, user_path
 from unlearn_cli.spec.plugins import fill_options, plugins_of
 from unlearn_cli.spec.positions import KeyPath
 from unlearn_cli.spec.tables import OutputTable
@@ -36,7 +37,7 @@ def resolve(tree: Tree) -> dict[str, Any]:
         _put(data, path, _located(tree, path, lookup(data, path)))
     output = data.setdefault("output", {})
     folder = output.get("folder", OutputTable().folder)
-    output["folder"] = str(Path(folder).expanduser().absolute())
+    output["folder"] = str(user_path(folder).absolute())
     return data
 
 
@@ -60,10 +61,12 @@ def _put(data: dict[str, Any], path: KeyPath, value: Any) -> None:
 def _located(tree: Tree, path: KeyPath, value: Any) -> Any:
     if isinstance(value, list):
         return [_located(tree, path, item) for item in value]
+    if isinstance(value, dict) and "path" in value:  # hub data: { path, config, split }
+        return value | {"path": _located(tree, path, value["path"])}
     if not isinstance(value, str) or value in _KEYWORDS.get(path, ()):
         return value
-    there = (folder / Path(value).expanduser() for folder in _folders(tree, path))
-    return next((str(file.absolute()) for file in there if file.exists()), value)
+    there = (folder / user_path(value) for folder in _folders(tree, path))
+    return next((str(file.absolute()) for file in there if exists(file)), value)
 
 
 def _folders(tree: Tree, path: KeyPath) -> Iterator[Path]:

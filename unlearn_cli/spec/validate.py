@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from unlearn_cli.spec.paths import is_file, user_path
 from unlearn_cli.spec.positions import KeyPath
 from unlearn_cli.spec.tables import Spec
 from unlearn_cli.spec.tree import Problem, lookup
@@ -53,7 +53,7 @@ def _text_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         hint = 'e.g. "Question: {question}\\nAnswer: "'
         yield Problem(("template", "prompt"), "has no {question} in it", hint)
     folder = lookup(data, ("output", "folder"))
-    if isinstance(folder, str) and Path(folder).expanduser().is_file():
+    if isinstance(folder, str) and is_file(user_path(folder)):
         yield Problem(("output", "folder"), f"{folder} is a file", "name a folder")
 
 
@@ -100,11 +100,14 @@ def unknown_key_hint(key: str, model: type[BaseModel], options: tuple[str, ...] 
     known = [*model.model_fields, *options]
     if close := get_close_matches(key, known, n=1):
         return f"did you mean {close[0]}?"
-    for table, field in Spec.model_fields.items():
-        inner = _table_model(field.annotation)
-        if inner and inner is not model and key in inner.model_fields:
-            return f"it belongs in [{table}]"
+    if tables := _tables_with(key):
+        return f"it belongs in {_either(tables)}"
     return f"known here: {', '.join(known)}"
+
+
+def _tables_with(key: str) -> list[str]:
+    models = {table: _table_model(field.annotation) for table, field in Spec.model_fields.items()}
+    return [f"[{table}]" for table, model in models.items() if model and key in model.model_fields]
 
 
 def _hint(path: KeyPath, expected: str, value: Any, field: FieldInfo) -> str:
