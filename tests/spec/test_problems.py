@@ -12,8 +12,9 @@ import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unlearn_cli import catalog
 from unlearn_cli.errors import SpecError
-from unlearn_cli.spec import load_spec
+from unlearn_cli.spec import Spec, load_spec
 
 Write = Callable[..., str]
 
@@ -192,6 +193,21 @@ def test_a_missing_option_of_a_plugin_is_named(write: Write, minimal: str) -> No
     )
 
 
+def test_a_broken_plugin_is_named_with_its_distribution(
+    write: Write, minimal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin that cannot be used stops the spec; its options are not judged."""
+    broken = catalog.Plugin("method", "simnpo", "x:Y", "unlearn-x", "1.0", error="no module x")
+    find = catalog.find
+    monkeypatch.setattr(
+        catalog, "find", lambda kind, name: broken if kind == "method" else find(kind, name)
+    )
+    assert complaints(write(f"{minimal}anything = 1\n")) == [
+        "spec.toml:7: [method].name: method simnpo of unlearn-x is broken: no module x; "
+        "repair or uninstall unlearn-x"
+    ]
+
+
 def test_a_problem_in_an_extended_file_names_that_file(write: Write, minimal: str) -> None:
     """The location is where the key was written, not where reading began."""
     write(f"{minimal}beta = 0\n", "base/base.toml")
@@ -224,9 +240,8 @@ def test_extends_of_nothing_is_refused(write: Write, value: str, complaint: str)
     assert line.startswith(complaint)
 
 
-keys = st.sampled_from(
-    ["name", "seed", "model", "data", "method", "train", "evaluate", "template", "target", "checkpoints", "output", "path", "base", "dataset", "evaluator", "every", "steps", "prompt", "folder", "best", "forget", "beta", "retain", "a.b"]
-)
+inner_keys = ["path", "base", "dataset", "evaluator", "every", "steps", "prompt", "folder", "best"]
+keys = st.sampled_from([*Spec.model_fields, *inner_keys, "forget", "beta", "a.b"])
 scalars = st.sampled_from(
     [0, -1, 2.5, float("nan"), True, "", "tofu", "simnpo", "a\nb", "@", "\0", "~nobody"]
 )

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unlearn_cli.spec import Spec, dump_spec, load_spec
+from unlearn_cli.spec.layers import preset_names
 
 Write = Callable[..., str]
 
@@ -124,7 +125,7 @@ def test_the_tofu_preset_is_the_published_protocol() -> None:
     assert spec.target.base is None
 
 
-@pytest.mark.parametrize("preset", ["tofu"])
+@pytest.mark.parametrize("preset", preset_names())
 def test_a_resolved_preset_reads_back_the_same(write: Write, preset: str) -> None:
     """What stands in the run folder is the run."""
     spec = load_spec(preset)
