@@ -83,7 +83,7 @@ def check_overlap(bundle: Bundle, policy: Literal["error", "warn", "allow"]) -> 
         hint = 'remove them from one of the two, or set [data].overlap = "warn"'
         raise DataError("; ".join(found), where="[data]", hint=hint)
     twice = _duplicates(bundle.forget)
-    return found + ([f"{_rows(twice)} of forget repeated in forget"] if twice else [])
+    return found + ([f"{_rows(twice)} of forget repeating an earlier one"] if twice else [])
 
 
 def _overlaps(bundle: Bundle) -> Iterable[str]:

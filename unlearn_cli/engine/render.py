@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -47,7 +48,7 @@ def make_renderer(tokenizer: Any, template: TemplateTable) -> Renderer:
 class PlainRenderer:
     """The plain template of the spec: earlier turns are lines of their own."""
 
-    end_id = None
+    end_id: int | None = None
 
     def __init__(self, template: TemplateTable) -> None:
         self.template = template
@@ -173,17 +174,17 @@ def _part(day: datetime | None, code: str) -> str:
 
 def _parse_date(date: str) -> datetime | None:
     for form in _DATE_FORMATS:
-        try:
+        with suppress(ValueError):
             return datetime.strptime(date, form)
-        except ValueError:
-            continue
     return None
 
 
 def _first_special(tokenizer: Any, text: str) -> tuple[str, int | None]:
     """`text` up to and with its first special token, and that token's id; ("", None) if none."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = set(tokenizer.all_special_ids) | {
+        number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
     for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if token in special:
             return text[:end], int(token)
