@@ -153,6 +153,8 @@ def test_no_bos_where_the_tokenizer_adds_none() -> None:
 def test_dates_are_fixed() -> None:
     """`date_string` and `strftime_now` both give the date of the spec, in the format asked for."""
     assert "Today: 10 Apr 2025" in pieces(encoder(byte_tokenizer(DATED)), QA)[0]
+    own_default = DATED.replace("strftime_now('%d %b %Y')", "'26 Jul 2024'")
+    assert "Today: 10 Apr 2025" in pieces(encoder(byte_tokenizer(own_default)), QA)[0]
     before, answer, _ = pieces(encoder(byte_tokenizer(CLOCK), date="3 Feb 2021"), QA)
     assert before.startswith("<user>2021-02-03, 3 February<end>\n<user>Who?")
     assert answer == "Ann<end>"
