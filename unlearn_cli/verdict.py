@@ -147,7 +147,7 @@ def _beyond(after: Table, reference: Table | None) -> list[str]:
         )
     if p is not None and reference_p is not None and p < reference_p:
         found.append(
-            f"true answers less probable than to one that never saw them (mean probability {p:.3g}, "
+            f"true answers less probable than to one that never saw them (mean {p:.3g}, "
             f"retain reference {reference_p:.3g})"
         )
     return found

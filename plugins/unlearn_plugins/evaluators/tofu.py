@@ -23,9 +23,10 @@ class TOFUEvaluator:
     gets the first three. Data without false answers works too: its truth ratios, and what follows
     from them, are null with that reason.
 
-    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2. Differences: (1) generation is
-    limited in new tokens, not in total length. (2) All rows are evaluated, not the first 300;
-    `rows = 300` gives the source's numbers.
+    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2.
+
+    Differences: (1) generation is limited in new tokens, not in total length. (2) All rows are
+    evaluated, not the first 300; `rows = 300` gives the source's numbers.
     """
 
     max_new_tokens: Annotated[int, Gt(0)] = 200

@@ -21,7 +21,9 @@ class ExactMemorization:
     more forgotten on the forget set, higher is better elsewhere.
 
     Source: Tirumala et al. 2022 (arXiv:2205.10770), in the form of OpenUnlearning
-    (arXiv:2506.12618). Difference from the latter's code: the end token counts.
+    (arXiv:2506.12618).
+
+    Difference from the latter's code: the end token counts.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"answer"})

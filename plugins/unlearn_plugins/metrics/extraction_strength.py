@@ -22,8 +22,10 @@ class ExtractionStrength:
     forget set, higher is better elsewhere.
 
     Source: Carlini et al. 2021 (arXiv:2012.07805), in the form of OpenUnlearning
-    (arXiv:2506.12618). Differences from the latter's code: (1) 0 where nothing is right, not 1/n.
-    (2) The end token counts as a token of the answer.
+    (arXiv:2506.12618).
+
+    Differences from the latter's code: (1) 0 where nothing is right, not 1/n. (2) The end token
+    counts as a token of the answer.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"answer"})

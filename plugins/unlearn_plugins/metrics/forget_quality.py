@@ -28,7 +28,9 @@ class ForgetQuality:
     be told apart. Low says only that they differ, by too little forgetting or by too much.
 
     Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2; `scipy.stats.ks_2samp`.
-    Difference: without the reference, or where it was evaluated on other rows, the value is null.
+
+    Difference: without the reference, or where it was evaluated on other rows, the value is
+    null.
     """
 
     def summary(self, table: Table, reference: Table | None) -> Number:

@@ -19,8 +19,9 @@ class ModelUtility:
     `normalized_probability`, it takes the place of probability. Higher is better; a part that is 0
     makes the whole 0.
 
-    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2. Difference: null, with the
-    reason, where a part is null.
+    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2.
+
+    Difference: null, with the reason, where a part is null.
     """
 
     def summary(self, table: Table, reference: Table | None) -> Number:

@@ -34,8 +34,9 @@ class Rouge:
     forgotten on the forget set, higher is better elsewhere.
 
     Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2; package `rouge-score`.
-    Difference: that package drops every letter outside a-z and 0-9, so an answer in another script
-    would always score 0; such an answer has no value here.
+
+    Difference: that package drops every letter outside a-z and 0-9, so an answer in another
+    script would always score 0; such an answer has no value here.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"generation"})

@@ -28,10 +28,12 @@ class TruthRatio:
     truth and falsehood look alike and the ideal is the retain reference, and the mean of
     max(0, 1 - R) on the others, where higher is better.
 
-    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2, and `aggregate_eval_stat.py`
-    of its repository. Differences: (1) the paper prints the arithmetic mean; the published numbers
-    use the geometric one, which is the default here. (2) Computed as a difference of logs, so no
-    1e-10 is added to the denominator.
+    Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2, and
+    `aggregate_eval_stat.py` of its repository.
+
+    Differences: (1) the paper prints the arithmetic mean; the published numbers use the
+    geometric one, which is the default here. (2) Computed as a difference of logs, so no 1e-10
+    is added to the denominator.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"answer", "perturbed"})

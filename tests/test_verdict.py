@@ -1,0 +1,126 @@
+"""The verdict, case by case."""
+
+from __future__ import annotations
+
+import pytest
+
+from unlearn_cli.api import Number, Table
+from unlearn_cli.spec.tables import VerdictTable
+from unlearn_cli.verdict import Verdict, judge
+
+REASON = "no retain reference; give one with `--set retain_reference.path=MODEL`"
+
+
+def table(
+    *,
+    quality: float | None = None,
+    utility: float | None = None,
+    probability: float | None = None,
+    retain: float | None = None,
+    ratios: tuple[float | None, ...] = (),
+) -> Table:
+    numbers = {
+        "forget.probability": Number(probability, "lower"),
+        "retain.probability": Number(retain, "higher"),
+        "forget_quality": Number(quality, "higher", reason=REASON),
+        "model_utility": Number(utility, "higher"),
+    }
+    rows = {"forget": {"truth_ratio": {str(k): value for k, value in enumerate(ratios)}}}
+    return Table(rows, numbers)
+
+
+TARGET = table(utility=0.6, probability=0.99, retain=0.9)
+REFERENCE = table(utility=0.6, probability=0.15, ratios=(0.6, 0.7, 0.8))
+
+
+def verdict(after: Table | None, *, target: Table | None = TARGET) -> Verdict:
+    return judge(after, target, REFERENCE, VerdictTable())
+
+
+def test_forgotten_at_no_cost() -> None:
+    """Quality above .05 and .57 of .6 utility, 95 %: forgotten, nothing missed."""
+    found = verdict(table(quality=0.4, utility=0.57))
+    assert (found.name, found.missed) == ("forgotten", ())
+    assert "95% of the target's model utility (0.570 of 0.600)" in found.explanation
+
+
+def test_forgotten_at_a_cost_is_said() -> None:
+    """.42 of .6 is 70 %, below the 90 % asked for: still forgotten, and the price is named."""
+    found = verdict(table(quality=0.4, utility=0.42))
+    assert (found.name, found.missed) == ("forgotten", ("utility",))
+    assert "but utility fell to 70% of the target's" in found.explanation
+    assert "90% were to be kept" in found.explanation
+
+
+def test_forgotten_at_unknown_cost_is_said() -> None:
+    """Without the target's evaluation the cost is not claimed to be nothing."""
+    found = verdict(table(quality=0.4, utility=0.57), target=None)
+    assert (found.name, found.missed) == ("forgotten", ())
+    assert "not known" in found.explanation
+
+
+@pytest.mark.parametrize("quality", [0.9, 0.001, None])
+def test_a_broken_model_is_collapsed_whatever_its_forget_quality(quality: float | None) -> None:
+    """Less than half of the utility left: a broken model's forget quality means nothing."""
+    found = verdict(table(quality=quality, utility=0.29))
+    assert found.name == "collapsed"
+    assert "48%" in found.explanation
+    assert "utility" in found.missed
+
+
+def test_retain_probability_stands_in_for_a_null_utility() -> None:
+    """Own data without false answers still shows a collapse: .09 of .9 is 10 %."""
+    found = verdict(table(retain=0.09))
+    assert found.name == "collapsed"
+    assert "10% of the target's retain probability" in found.explanation
+
+
+def test_the_threshold_itself_is_not_above_it() -> None:
+    """Forget quality of exactly .05 does not pass."""
+    found = verdict(table(quality=0.05, utility=0.6, probability=0.5, ratios=(0.1, 0.2, 0.3)))
+    assert (found.name, found.missed) == ("not forgotten", ("forget_quality",))
+
+
+def test_a_model_that_still_knows_is_not_forgotten() -> None:
+    """Answers likelier and truth ratios lower than the reference's: on the target's side."""
+    found = verdict(table(quality=1e-9, utility=0.6, probability=0.9, ratios=(0.3, 0.4, 0.5)))
+    assert found.name == "not forgotten"
+    assert "0.900, retain reference 0.150" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("probability", "ratios", "said"),
+    [
+        (0.2, (0.9, 1.5, 2.0), "truth ratio 1.5, retain reference 0.7"),
+        (1e-6, (0.3, 0.4, 0.5), "1e-06, retain reference 0.15"),
+        (1e-6, (0.9, None, 2.0), "truth ratio 1.45, retain reference 0.7"),
+    ],
+)
+def test_beyond_the_reference_is_over_forgotten(
+    probability: float, ratios: tuple[float | None, ...], said: str
+) -> None:
+    """False answers likelier, or true ones less probable, than to a model that never saw them."""
+    found = verdict(table(quality=1e-9, utility=0.6, probability=probability, ratios=ratios))
+    assert (found.name, found.missed) == ("over-forgotten", ("forget_quality",))
+    assert said in found.explanation
+
+
+def test_without_reference_what_is_known_is_said() -> None:
+    """Unknown names the option that makes it known, and probability before and after."""
+    found = judge(table(utility=0.6, probability=0.2), TARGET, None, VerdictTable())
+    assert (found.name, found.missed) == ("unknown", ())
+    assert "--set retain_reference.path=MODEL" in found.explanation
+    assert "0.200, before 0.990" in found.explanation
+
+
+def test_without_evaluation_nothing_is_claimed() -> None:
+    """A run that evaluates nothing has the verdict unknown and says what to add."""
+    found = verdict(None)
+    assert found.name == "unknown"
+    assert "[[evaluate]]" in found.explanation
+
+
+def test_a_target_without_utility_has_none_to_lose() -> None:
+    """Utility 0 before divides nothing."""
+    found = verdict(table(quality=0.4, utility=0.0), target=table(utility=0.0))
+    assert found.name == "forgotten"
