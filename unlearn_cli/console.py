@@ -24,7 +24,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_cli.errors import UnlearnError
 from unlearn_cli.events import (
     CheckpointSaved,
     EvaluationDone,
@@ -88,8 +87,9 @@ class _Stage:
 
     @property
     def tokens_per_second(self) -> float:
-        seconds = sum(taken for _, taken in self.recent)
-        return sum(tokens for tokens, _ in self.recent) / seconds if seconds else 0.0
+        recent = tuple(self.recent)  # a copy: the display's thread reads while the run appends
+        seconds = sum(taken for _, taken in recent)
+        return sum(tokens for tokens, _ in recent) / seconds if seconds else 0.0
 
     def seconds_left(self, now: float) -> float | None:
         """From the pace since the first report; None where there is none yet."""
@@ -169,7 +169,7 @@ class LiveListener:
 
     def __rich__(self) -> RenderableType:
         """The stages that run; the figures of the latest step under the one that has them."""
-        return Group(*(part for stage in self.stages.running for part in self._running(stage)))
+        return Group(*(part for stage in (*self.stages.running,) for part in self._running(stage)))
 
     def _running(self, stage: _Stage) -> Iterator[RenderableType]:
         now = self.clock()
@@ -345,13 +345,6 @@ def print_tokens(title: str, pieces: Sequence[tuple[str, bool]]) -> None:
         text.append(f"{start}{span}{end}" if labelled else span, "reverse" if labelled else "")
     console.print(Text(clean(title), "bold"))
     console.print(Padding(text, (0, 0, 1, 2)))
-
-
-def print_error(error: UnlearnError) -> None:
-    """An error that a user can act on, on stderr; nothing else is printed for it."""
-    console = RichConsole(stderr=True, highlight=False)
-    text = Text.assemble(("error: ", "bold red"), clean(error.line(), keep_newlines=True))
-    console.print(text, soft_wrap=True)
 
 
 def _stdout() -> RichConsole:

@@ -77,25 +77,20 @@ class Scorer(nn.Module):
         self.model = model
         self.hidden: Tensor | None = None
         """(N, d) hidden states that entered the output layer in the last forward pass."""
-        self._select: tuple[Tensor, Tensor] | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._keep_answers)
-
-    def _keep_answers(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._select is None:  # somebody else calls the model: generation, for instance
-            return None
-        self.hidden = inputs[0][self._select]
-        return (self.hidden[None], *inputs[1:])
 
     def forward(self, batch: Batch) -> Scores:
-        """Score the answers of a batch; log-probabilities are float32 whatever the model's type."""
-        self._select = (batch.row, batch.position)
-        try:
+        """Score the answers of a batch; log-probabilities are float32 also where the model is not."""
+
+        def keep_answers(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            self.hidden = inputs[0][batch.row, batch.position]
+            return (self.hidden[None], *inputs[1:])
+
+        head = self.model.get_output_embeddings()
+        with head.register_forward_pre_hook(keep_answers):
             output = self.model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             )
-        finally:
-            self._select = None
-        logits = output.logits[0].float()
+        logits = at_least_float32(output.logits[0])
         token_logp = -F.cross_entropy(logits, batch.labels, reduction="none")
         return Scores(
             token_logp=token_logp,
@@ -104,6 +99,11 @@ class Scorer(nn.Module):
             rows=len(batch.input_ids),
             make_logits=lambda: logits,
         )
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision becomes float32; float64, which tests use, stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def split_scores(scores: Scores, parts: int) -> list[Scores]:

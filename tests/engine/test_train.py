@@ -1,0 +1,272 @@
+"""The promises of the training loop: invariance, the reference pass, exact resume, honesty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn_cli.api.scores import Scores
+from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.encode import Encoded
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.method import inspect_method
+from unlearn_cli.engine.objective import (
+    Alternates,
+    forget_term,
+    kl_term,
+    nll_term,
+    reference_requests,
+)
+from unlearn_cli.engine.plan import make_plan
+from unlearn_cli.engine.reference import ReferenceStore, make_store
+from unlearn_cli.engine.train import Due, Optimization, Trainer
+from unlearn_cli.errors import Interrupted, RunError
+from unlearn_cli.events import StepDone
+from unlearn_cli.testing import Recorder, made_up_rows, tiny_model
+
+FORGET, RETAIN = made_up_rows(10, seed=1), made_up_rows(13, seed=2)
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """NPO-like: one value a row, needs the reference."""
+
+    def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
+        return -20 * F.logsigmoid(-0.1 * (forget.answer_logp - reference.answer_logp))
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """Gradient ascent: one value a token."""
+
+    def forget_loss(self, forget: Scores) -> Tensor:
+        return forget.token_logp
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """DPO-like: alternates and both references."""
+
+    def forget_loss(
+        self, forget: Scores, alternate: Scores, reference: Scores, alternate_reference: Scores
+    ) -> Tensor:
+        lost = forget.answer_logp - reference.answer_logp
+        won = alternate.answer_logp - alternate_reference.answer_logp
+        return -20 * F.logsigmoid(-0.1 * (lost - won))
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Goes wrong at once."""
+
+    def forget_loss(self, forget: Scores) -> Tensor:
+        return forget.answer_logp * float("nan")
+
+
+class Setting:
+    """A training on made-up rows, with the reference store in a folder of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        method: Any = None,
+        *,
+        micro_batch: int = 8,
+        retain: str = "nll",
+        keep: int = 1,
+        stop: Callable[[], bool] = lambda: False,
+        dtype: torch.dtype = torch.float32,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        self.model, self.recorder = tiny_model().to(dtype), Recorder()
+        method = method or RowLoss()
+        needs = inspect_method(method, "m")
+        plan = make_plan(forget=10, retain=13, batch_size=8, seed=0, epochs=2)
+        streams: dict[str, Sequence[Encoded]] = {"forget": FORGET, "retain": RETAIN}
+        alternates = None
+        if needs.alternates:
+            spare = made_up_rows(20, seed=3)
+            alternates = Alternates(
+                plan, [["0", "1"]] * 10, lambda row, answer: spare[2 * row + int(answer)]
+            )
+            streams["alternate"] = alternates.items
+        scorer, accelerator = Scorer(self.model), Accelerator()
+        requests = reference_requests(plan, streams, needs, retain)
+        store = make_store(
+            folder / "reference", requests, scorer, accelerator, pad_id=0, micro_batch=micro_batch
+        )
+        self.store: ReferenceStore = store
+        terms = [forget_term(method, needs, 0.5, alternates, store if requests else None)]
+        if retain != "none":
+            terms.append(nll_term("retain", 1.0) if retain == "nll" else kl_term(1.0, store))
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep)
+        self.trainer = Trainer(
+            accelerator,
+            scorer,
+            _NoTokenizer(),
+            plan,
+            streams,
+            terms,
+            Optimization(1e-2, "linear", 0.5, 0.01, 1.0, micro_batch, activation_checkpointing),
+            self.checkpoints,
+            stage="train",
+            pad_id=0,
+            emit=self.recorder,
+            stop=stop,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
+
+
+class _NoTokenizer:
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.txt").write_text("none")
+
+
+def each_step(step: int) -> bool:
+    return True
+
+
+CASES = [(RowLoss(), "nll"), (TokenLoss(), "kl"), (PairLoss(), "none"), (PairLoss(), "kl")]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+@pytest.mark.parametrize(("method", "retain"), CASES)
+def test_the_micro_batch_does_not_change_the_weights(
+    tmp_path: Path, method: Any, retain: str, micro_batch: int
+) -> None:
+    """Micro-batches of 1, 2 and 4 of a global batch of 8 end with the weights of one of 8.
+
+    In float64, where rounding cannot hide a wrong weight of a row or token: in float32 Adam turns
+    the rounding noise of gradients that are nearly zero into whole steps.
+    """
+    double = torch.float64
+    whole = Setting(tmp_path / "8", method, retain=retain, dtype=double)
+    parts = Setting(tmp_path / "m", method, retain=retain, micro_batch=micro_batch, dtype=double)
+    for setting in (whole, parts):
+        setting.trainer.fit()
+    for name, expected in whole.weights().items():
+        torch.testing.assert_close(parts.weights()[name], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_a_step_is_the_gradient_of_the_stated_loss(tmp_path: Path) -> None:
+    """The first step's losses equal the formula, computed row by row with the bare model:
+    gamma * mean over rows + alpha * mean over retain tokens."""
+    setting = Setting(tmp_path, TokenLoss(), micro_batch=3)
+    model, step = tiny_model().eval(), setting.trainer.plan.steps[0]
+
+    def nll(items: Sequence[Encoded], rows: list[int]) -> Tensor:
+        parts = []
+        for row in rows:
+            ids = torch.from_numpy(items[row].input_ids.astype("int64"))[None]
+            logits = model(ids).logits[0]
+            answer = slice(items[row].start, items[row].end)
+            before = slice(items[row].start - 1, items[row].end - 1)
+            parts.append(F.cross_entropy(logits[before], ids[0, answer], reduction="none"))
+        return torch.cat(parts).mean()
+
+    forget, retain = -nll(FORGET, step.forget.tolist()), nll(RETAIN, step.retain.tolist())
+    setting.trainer.fit()
+    losses = setting.recorder.of(StepDone)[0].losses
+    assert losses["forget"] == pytest.approx(forget.item(), rel=1e-5)
+    assert losses["retain"] == pytest.approx(retain.item(), rel=1e-5)
+    assert losses["total"] == pytest.approx(0.5 * forget.item() + retain.item(), rel=1e-5)
+
+
+def test_the_reference_pass_equals_a_second_model(tmp_path: Path) -> None:
+    """Stored log-probabilities and logits are those of a copy of the model before training, also
+    after the model itself has moved."""
+    setting = Setting(tmp_path, PairLoss(), retain="kl")
+    setting.trainer.fit()
+    second = Scorer(tiny_model().eval())
+    from unlearn_cli.engine.forward import collate
+
+    rows = setting.trainer.plan.steps[0].retain.tolist()
+    expected = second(collate([RETAIN[row] for row in rows], 0))
+    found = setting.store.scores("retain", rows, expected)
+    torch.testing.assert_close(found.token_logp, expected.token_logp)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_kl_term_is_zero_before_the_first_update(tmp_path: Path) -> None:
+    """KL(reference || model) vanishes while the model is the reference."""
+    setting = Setting(tmp_path, TokenLoss(), retain="kl")
+    setting.trainer.fit()
+    losses = [step.losses["retain"] for step in setting.recorder.of(StepDone)]
+    assert losses[0] == pytest.approx(0, abs=1e-6)
+    assert all(loss > 1e-6 for loss in losses[1:])
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, done: int) -> None:
+    """Stopped after any step and resumed in a new trainer, the weights are bit-identical to those
+    of a run that was never stopped."""
+    whole = Setting(tmp_path / "whole", retain="kl")
+    whole.trainer.fit()
+    stopping = Setting(tmp_path / "cut", retain="kl", stop=lambda: stopping.trainer.done == done)
+    with pytest.raises(Interrupted, match=f"step {done}"):
+        stopping.trainer.fit()
+    again = Setting(tmp_path / "cut", retain="kl")
+    state, problems = again.checkpoints.newest()
+    assert state is not None
+    assert (state.step, problems) == (done, [])
+    again.trainer.resume(state)
+    again.trainer.fit()
+    for name, expected in whole.weights().items():
+        assert torch.equal(again.weights()[name], expected), name
+    assert [e.step for e in again.recorder.of(StepDone)] == list(range(done + 1, 5))
+
+
+def test_a_damaged_checkpoint_is_recognised(tmp_path: Path) -> None:
+    """With a flipped bit in the newest checkpoint, the one before it is used, and the damaged file
+    is named."""
+    setting = Setting(tmp_path, keep=2)
+    setting.trainer.fit(Due(each_step, lambda step: None))
+    assert setting.checkpoints.steps() == [3, 4]
+    weights = setting.checkpoints.path(4) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    state, problems = setting.checkpoints.newest()
+    assert state is not None
+    assert state.step == 3
+    assert len(problems) == 1
+    assert "model.safetensors: is damaged" in problems[0]
+
+
+def test_the_best_checkpoint_outlives_keep(tmp_path: Path) -> None:
+    """With metric values 1, 3, 2, 0 the checkpoint of step 2 is kept beside the newest."""
+    values = {1: 1.0, 2: 3.0, 3: 2.0, 4: 0.0}
+    setting = Setting(tmp_path)
+    setting.trainer.fit(Due(each_step, values.get))
+    assert setting.checkpoints.steps() == [2, 4]
+    assert setting.checkpoints.best() == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    """The error names the step and the term, and no update has happened."""
+    setting = Setting(tmp_path, NotFinite())
+    before = setting.weights()
+    with pytest.raises(RunError, match="forget loss is nan at step 1"):
+        setting.trainer.fit()
+    assert all(torch.equal(before[name], value) for name, value in setting.weights().items())
+
+
+def test_activation_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    """Recomputed activations give the same weights."""
+    plain = Setting(tmp_path / "a")
+    recomputed = Setting(tmp_path / "b", activation_checkpointing=True)
+    assert any(getattr(m, "gradient_checkpointing", False) for m in recomputed.model.modules())
+    for setting in (plain, recomputed):
+        setting.trainer.fit()
+    for name, expected in plain.weights().items():
+        torch.testing.assert_close(recomputed.weights()[name], expected, rtol=1e-5, atol=1e-6)

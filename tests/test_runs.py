@@ -1,0 +1,291 @@
+"""The run folder keeps what it is told, survives being killed, and refuses to lose anything."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unlearn_cli import runs
+from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
+from unlearn_cli.runs import Evaluation, Generated, RunFolder, environment, write_atomically
+
+
+def evaluation(label: str = "unlearned", step: int = 7) -> Evaluation:
+    numbers = {
+        "forget.probability": Number(0.25, "lower", n=2, skipped=1),
+        "forget_quality": Number(None, "higher", reason="there is no retain reference"),
+    }
+    rows = {"forget": {"probability": {"a": 0.5, "b": 0.0, "c": None}}}
+    return Evaluation(
+        evaluator="tofu",
+        label=label,
+        step=step,
+        table=Table(rows, numbers, notes=("a note",)),
+        model="sha256:1",
+        data="sha256:2",
+        settings={"max_new_tokens": 200, "nested": {"on": True}},
+        samples=(Generated("forget", "a", "Who?", "Ada.", "é\x1b[2J\u2028"),),
+    )
+
+
+def step_done(stage: str, step: int) -> StepDone:
+    return StepDone(stage, step, 9, 0.5, {"total": 1.0}, 1e-5, 1.0, 10, 0.1, 100)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", 'name = "é"\n')
+
+
+class TestEvaluation:
+    def test_round_trip(self) -> None:
+        """What is written is read back equal, whatever characters a model produced."""
+        written = evaluation()
+        assert Evaluation.from_json(written.to_json()) == written
+
+    def test_not_finite_becomes_null(self) -> None:
+        """NaN and infinity are never written; a figure that was one says so."""
+        rows = {"forget": {"truth_ratio": {"a": math.inf, "b": np.float32(0.5)}}}
+        table = Table(rows, {"forget_quality": Number(math.nan, "higher")})
+        text = replace(evaluation(), table=table, settings={"x": math.nan}).to_json()
+        parsed = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+        assert parsed["table"]["rows"]["forget"]["truth_ratio"] == {"a": None, "b": 0.5}
+        assert parsed["settings"] == {"x": None}
+        quality = Evaluation.from_json(text).table.numbers["forget_quality"]
+        assert (quality.value, quality.reason) == (None, "the value was nan")
+
+    @pytest.mark.parametrize(
+        ("edit", "message"),
+        [
+            (lambda d: d.update(format=99), "format 99"),
+            (lambda d: d.pop("format"), "not a stored evaluation"),
+            (lambda d: d.pop("table"), "table"),
+            (lambda d: d.update(step="7"), "step"),
+            (lambda d: d["table"]["numbers"]["forget_quality"].update(direction="up"), "direction"),
+            (lambda d: d["table"]["rows"]["forget"]["probability"].update(a="0.5"), "probability"),
+        ],
+    )
+    def test_wrong_content_is_refused(self, edit: Any, message: str, tmp_path: Path) -> None:
+        """Another version, a missing key or a wrong type is an error that names file and key."""
+        path = tmp_path / "tofu.json"
+        parsed = json.loads(evaluation().to_json())
+        edit(parsed)
+        path.write_text(json.dumps(parsed), "utf-8")
+        with pytest.raises(RunError, match=message) as caught:
+            Evaluation.read(path)
+        assert caught.value.where == str(path)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"format": NaN}'])
+    def test_damaged_file_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        """A cut, binary or foreign file is an error that names it, not a traceback."""
+        path = tmp_path / "tofu.json"
+        path.write_bytes(content)
+        with pytest.raises(RunError) as caught:
+            Evaluation.read(path)
+        assert caught.value.where == str(path)
+
+
+class TestCreateAndOpen:
+    def test_holds_the_spec(self, run: RunFolder) -> None:
+        """A new run holds its spec byte for byte and can be opened."""
+        assert run.spec.read_text("utf-8") == 'name = "é"\n'
+        assert RunFolder.open(run.folder).manifest["created"].endswith("Z")
+
+    def test_a_run_is_never_overwritten(self, run: RunFolder) -> None:
+        """Creating a run where one is fails and leaves every file as it was."""
+        with pytest.raises(UsageError, match="already holds a run; use --resume or another name"):
+            RunFolder.create(run.folder, "name = 'other'\n")
+        assert run.spec.read_text("utf-8") == 'name = "é"\n'
+
+    def test_other_files_are_not_touched(self, tmp_path: Path) -> None:
+        """A folder with anything in it, or a file of that name, is refused."""
+        (tmp_path / "thesis.tex").write_text("...")
+        for folder in (tmp_path, tmp_path / "thesis.tex"):
+            with pytest.raises(UsageError):
+                RunFolder.create(folder, "")
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_open_needs_a_run(self, tmp_path: Path) -> None:
+        """Opening a folder without a run says so."""
+        with pytest.raises(UsageError, match="holds no run"):
+            RunFolder.open(tmp_path)
+
+
+class TestAtomicity:
+    def test_killed_before_the_rename(self, run: RunFolder) -> None:
+        """A process killed between writing and renaming leaves the old manifest whole."""
+        run.update_manifest(status="running")
+        code = (
+            "import os, pathlib, signal, sys\n"
+            "from unlearn_cli.runs import RunFolder\n"
+            "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "RunFolder.open(pathlib.Path(sys.argv[1])).update_manifest(status='finished')\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, str(run.folder)], check=False)
+        assert killed.returncode == -9
+        assert run.manifest["status"] == "running"
+
+    def test_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A full disk is one error that names the file and what to do; the old file stays."""
+        path = tmp_path / "manifest.json"
+        path.write_text("old")
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(runs.os, "fsync", full)
+        with pytest.raises(RunError, match="No space left on device; free some space") as caught:
+            write_atomically(path, "new")
+        assert caught.value.where == str(path)
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("manifest.json", "old")]
+
+    def test_update_keeps_other_keys(self, run: RunFolder) -> None:
+        """Updating one key of the manifest keeps the others."""
+        run.update_manifest(status="running", seed=3)
+        run.update_manifest(status="finished", folder=Path("x"))
+        manifest = run.manifest
+        assert (manifest["status"], manifest["seed"], manifest["folder"]) == ("finished", 3, "x")
+
+
+class TestLock:
+    @pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks on Windows")
+    def test_second_process_is_refused(self, run: RunFolder) -> None:
+        """While one process holds a run, another is refused; afterwards it is let in."""
+        code = (
+            "import pathlib, sys\n"
+            "from unlearn_cli.errors import UsageError\n"
+            "from unlearn_cli.runs import RunFolder\n"
+            "try:\n"
+            "    with RunFolder.open(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
+            "except UsageError as error: print(error.what)\n"
+        )
+
+        def second() -> str:
+            command = [sys.executable, "-c", code, str(run.folder)]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        with run.lock():
+            assert second() == "another process is writing to this run\n"
+        assert second() == "in\n"
+
+
+class TestEvents:
+    def test_one_line_an_event(self, run: RunFolder) -> None:
+        """Each event is one JSON line with its name, an UTC time and its fields."""
+        run.append_event(Notice("two\nlines"))
+        (entry,) = run.events()
+        assert (entry["event"], entry["text"]) == ("Notice", "two\nlines")
+        assert entry["time"].endswith("Z")
+
+    def test_tables_are_left_out(self, run: RunFolder) -> None:
+        """An evaluation in the log names its file instead of repeating a value for every row."""
+        run.append_event(EvaluationDone("tofu", "target", 0, evaluation().table, "x.json"))
+        (entry,) = run.events()
+        assert "table" not in entry
+        assert entry["path"] == "x.json"
+
+    def test_loss_that_is_not_finite(self, run: RunFolder) -> None:
+        """A loss of NaN is logged as null: the log stays JSON."""
+        run.append_event(replace(step_done("train", 1), losses={"total": math.nan}))
+        assert run.events()[0]["losses"] == {"total": None}
+
+    def test_cut_last_line(self, run: RunFolder) -> None:
+        """Half a line, left by a kill, is not read, and the next event does not run into it."""
+        run.append_event(Notice("one"))
+        with (run.folder / "events.jsonl").open("a") as file:
+            file.write('{"event": "Noti')
+        assert [entry["text"] for entry in run.events()] == ["one"]
+        run.append_event(Notice("two"))
+        assert [entry["text"] for entry in run.events()] == ["one", "two"]
+
+    def test_damaged_line(self, run: RunFolder) -> None:
+        """A damaged line that is not the last is an error that names its number."""
+        run.append_event(Notice("one"))
+        path = run.folder / "events.jsonl"
+        path.write_text(path.read_text() + "rubbish\n")
+        with pytest.raises(RunError, match="events.jsonl:2: damaged JSON"):
+            run.events()
+
+    def test_truncate(self, run: RunFolder) -> None:
+        """Resuming at step 2 drops what training said after it, and nothing of other stages."""
+        table = evaluation().table
+        for event in (
+            step_done("target", 5),
+            EvaluationDone("tofu", "retain_reference", 5, table),
+            step_done("train", 2),
+            CheckpointSaved(2, "checkpoints/step-2"),
+            EvaluationDone("tofu", "checkpoint", 2, table),
+            step_done("train", 3),
+            CheckpointSaved(3, "checkpoints/step-3"),
+            EvaluationDone("tofu", "checkpoint", 3, table),
+            Notice("kept"),
+        ):
+            run.append_event(event)
+        run.truncate_events(2)
+        assert [(e["event"], e.get("step")) for e in run.events()] == [
+            ("StepDone", 5),
+            ("EvaluationDone", 5),
+            ("StepDone", 2),
+            ("CheckpointSaved", 2),
+            ("EvaluationDone", 2),
+            ("Notice", None),
+        ]
+
+
+class TestStoredEvaluations:
+    def test_places(self, run: RunFolder) -> None:
+        """Evaluations lie by step; the target at step 0 is never overwritten by another model."""
+        places = [
+            run.write_evaluation(evaluation(label, step))
+            for label, step in (
+                ("target", 0),
+                ("retain_reference", 0),
+                ("checkpoint", 5),
+                ("unlearned", 10),
+                ("unlearned", 0),
+            )
+        ]
+        assert places == [
+            "evaluations/step-0/tofu.json",
+            "evaluations/retain_reference/tofu.json",
+            "evaluations/step-5/tofu.json",
+            "evaluations/step-10/tofu.json",
+            "evaluations/unlearned/tofu.json",
+        ]
+
+    def test_read_back_in_order(self, run: RunFolder) -> None:
+        """They are read back by step as numbers, the retain reference last."""
+        for label, step in (("unlearned", 10), ("retain_reference", 0), ("checkpoint", 9)):
+            run.write_evaluation(evaluation(label, step))
+        found = [(e.label, e.step) for e in run.evaluations()]
+        assert found == [("checkpoint", 9), ("unlearned", 10), ("retain_reference", 0)]
+
+
+class TestEnvironment:
+    def test_names_versions_and_no_host(self) -> None:
+        """Versions are those installed, and neither host nor user is named."""
+        import platform
+
+        found = environment()
+        assert found["numpy"] == np.__version__
+        assert found["python"] == platform.python_version()
+        assert not platform.node() or platform.node() not in json.dumps(found).split('"')
+
+    def test_needs_no_torch(self) -> None:
+        """Reading a run, and naming the versions, imports no torch."""
+        code = (
+            "import sys; from unlearn_cli.runs import environment; environment()\n"
+            "assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)

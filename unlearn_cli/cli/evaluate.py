@@ -1,0 +1,54 @@
+"""`unlearn evaluate`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from unlearn_cli.cli.options import json_option, set_option
+
+
+@click.command()
+@click.argument("spec", metavar="SPEC|RUN")
+@click.option("--model", help="Model to evaluate instead: hub id, folder or .gguf file.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for the JSON files."
+)
+@set_option
+@json_option
+def evaluate(
+    spec: str, model: str | None, output: Path | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Measure a model, as SPEC says, without unlearning anything.
+
+    SPEC is a TOML file or a preset, and names the model, unless --model does; or the folder of a
+    run, whose unlearned model is measured.
+    """
+    from unlearn_cli import console
+    from unlearn_cli.cli.result import numbers
+    from unlearn_cli.cli.watch import watching
+    from unlearn_cli.runs import RunFolder, write_atomically
+    from unlearn_cli.spec.load import load_spec
+
+    run = RunFolder.open(Path(spec)) if Path(spec).is_dir() else None
+    resolved = load_spec(str(run.spec) if run else spec, overrides)
+
+    from unlearn_cli.engine.measure import measure
+
+    with watching(as_json) as listener:
+        found, references = measure(resolved, model=model, run=run, listener=listener)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        for evaluation in found:
+            write_atomically(output / f"{evaluation.evaluator}.json", evaluation.to_json())
+    if as_json:
+        click.echo(json.dumps({e.evaluator: numbers(e) for e in found}, indent=2))
+        return
+    by_name = {reference.evaluator: reference for reference in references}
+    for evaluation in found:
+        console.print_table(evaluation, by_name.get(evaluation.evaluator))

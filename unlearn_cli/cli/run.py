@@ -1,0 +1,82 @@
+"""`unlearn run`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import click
+
+from unlearn_cli.cli.options import json_option, set_option
+
+
+@click.command()
+@click.argument("spec", metavar="SPEC")
+@set_option
+@click.option("--name", help="Name of the run and of its folder.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run that its folder holds.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop before any model loads.")
+@click.option("--processes", type=click.IntRange(min=1), help="Start this many processes.")
+@json_option
+def run(
+    spec: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    seed: int | None,
+    resume: bool,
+    dry_run: bool,
+    processes: int | None,
+    as_json: bool,
+) -> int:
+    """Unlearn, as SPEC says: a TOML file, or the name of a preset such as `quickstart`."""
+    from unlearn_cli import hooks
+    from unlearn_cli.spec.load import dump_spec, load_spec
+
+    named = [*overrides, *([f"name={name}"] if name else [])]
+    resolved = hooks.change_spec(load_spec(spec, named, seed=seed))
+    if processes is not None and "LOCAL_RANK" not in os.environ:
+        return _launch(processes)
+    if dry_run:
+        return _dry_run(resolved, as_json)
+
+    from unlearn_cli.cli.watch import watching
+    from unlearn_cli.engine.run import execute
+
+    with watching(as_json) as listener:
+        folder = execute(resolved, dump_spec(resolved), resume=resume, listener=listener)
+    if int(os.environ.get("RANK", "0")) == 0:
+        from unlearn_cli.cli.result import show_result
+
+        show_result(folder, as_json)
+    return 0
+
+
+def _launch(processes: int) -> int:
+    """The same command line under accelerate, which starts the processes."""
+    from unlearn_cli.engine.launch import launcher
+
+    command = [*launcher(processes), "-m", "unlearn_cli", *sys.argv[1:]]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - our own command line
+
+
+def _dry_run(spec: object, as_json: bool) -> int:
+    from unlearn_cli import console
+    from unlearn_cli.cli.watch import watching
+    from unlearn_cli.engine.dry_run import dry_run
+    from unlearn_cli.spec.tables import Spec
+
+    assert isinstance(spec, Spec)  # noqa: S101 - narrows the type, which would import pydantic
+    with watching(as_json) as listener:
+        plan = dry_run(spec, listener)
+    if as_json:
+        import json
+
+        examples = {name: [list(piece) for piece in pieces] for name, pieces in plan.examples}
+        click.echo(json.dumps({"plan": plan.lines, "examples": examples}, indent=2))
+        return 0
+    console.print_plan(plan.lines)
+    for split, pieces in plan.examples:
+        console.print_tokens(f"first {split} row; what carries loss is marked", pieces)
+    return 0

@@ -1,0 +1,125 @@
+"""Checkpoints: written beside their final name and renamed, checked by their hashes when read.
+
+`step-N/` holds the model as `save_pretrained` writes it (so that it can be evaluated by itself),
+`optimizer.pt` (read with torch's weights-only loader: no file can run code), `state.json`, and
+`hashes.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearn_cli.engine.models import replace_folder
+from unlearn_cli.errors import RunError
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stood."""
+
+    step: int
+    scheduler: Mapping[str, Any]
+    metric: float | None = None
+    """Value of the metric that `checkpoints.best` names, at this step."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints of one training, in one folder."""
+
+    def __init__(self, folder: Path, keep: int = 1, *, higher_is_better: bool = True) -> None:
+        self.folder, self.keep, self.higher_is_better = folder, keep, higher_is_better
+
+    def save(self, state: State, model: Any, tokenizer: Any, optimizer: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, then delete those that `keep` and `best` do not ask for."""
+        final = self.folder / f"step-{state.step}"
+        partial = self.folder / f".step-{state.step}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            torch.save(dict(optimizer), partial / "optimizer.pt")
+            (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+            hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+            (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
+            replace_folder(partial, final)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise RunError(
+                f"the checkpoint cannot be written ({error.strerror or error})",
+                where=str(final),
+                hint="make room and run again with --resume; earlier checkpoints are untouched",
+            ) from error
+        self._prune()
+        return final
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        found = self.folder.glob("step-*")
+        return sorted(int(path.name.removeprefix("step-")) for path in found)
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint of a step."""
+        return self.folder / f"step-{step}"
+
+    def state(self, step: int) -> State:
+        """The state of a checkpoint. Raises RunError naming the file that is damaged."""
+        folder = self.path(step)
+        try:
+            hashes = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
+            damaged = [name for name, value in hashes.items() if _sha256(folder / name) != value]
+            if damaged:
+                raise RunError("is damaged", where=str(folder / damaged[0]))
+            return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"is damaged ({error})", where=str(folder)) from error
+
+    def newest(self) -> tuple[State | None, list[str]]:
+        """The newest checkpoint that is whole, and what was wrong with newer ones."""
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.state(step), problems
+            except RunError as error:
+                problems.append(error.line())
+        return None, problems
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the best metric; None where none has one."""
+        metrics = {step: self.state(step).metric for step in self.steps()}
+        known = {step: metric for step, metric in metrics.items() if metric is not None}
+        sign = 1 if self.higher_is_better else -1
+        return max(known, key=lambda step: (sign * known[step], step), default=None)
+
+    def optimizer(self, step: int) -> dict[str, Any]:
+        """The optimizer's state, on CPU."""
+        path = self.path(step) / "optimizer.pt"
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def remove(self) -> None:
+        """Delete all checkpoints."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _prune(self) -> None:
+        keep = {*self.steps()[-self.keep :], self.best()}
+        for step in self.steps():
+            if step not in keep:
+                shutil.rmtree(self.path(step))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

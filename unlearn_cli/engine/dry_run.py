@@ -1,0 +1,62 @@
+"""`--dry-run`: what a run would do, before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unlearn_cli.engine.data import show_tokens
+from unlearn_cli.engine.models import load_tokenizer
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.work import Work, prepare
+from unlearn_cli.events import Listener
+from unlearn_cli.spec.tables import Spec
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The plan of a run, for people."""
+
+    lines: tuple[str, ...]
+    examples: tuple[tuple[str, list[tuple[str, bool]]], ...]
+    """Name of a split, and the pieces of its first example with whether they carry loss."""
+
+
+def dry_run(spec: Spec, listener: Listener) -> DryRun:
+    """Read the data, tokenize it and draw the plan. Loads a tokenizer and no model."""
+    session = Session(spec, listener)
+    path = str(spec.target.base or spec.model.path)
+    texts = session.texts() if path.startswith("builtin:") else ()
+    tokenizer = load_tokenizer(spec.model, path, texts, spec.seed)
+    work = prepare(session, session.encoder(tokenizer))
+    examples = tuple(
+        (name, show_tokens(tokenizer, items[0])) for name, items in work.streams.items()
+    )
+    return DryRun(tuple(_lines(session, path, work)), examples)
+
+
+def _lines(session: Session, path: str, work: Work) -> list[str]:
+    spec, plan = session.spec, work.plan
+    made = " (fine-tuned first, with the retain reference)" if spec.target.base else ""
+    lines = [f"model: {path}{made}"]
+    for name, items in work.streams.items():
+        tokens = sum(len(item.input_ids) for item in items)
+        answers = sum(item.end - item.start for item in items)
+        lines.append(f"{name}: {len(items)} rows, {tokens} tokens, {answers} of them carry loss")
+    method = spec.method
+    lines.append(
+        f"method: {method.name}, gamma {method.gamma:g}, alpha {method.alpha:g}, "
+        f"retain {method.retain}"
+    )
+    epochs = len(plan.steps) / plan.steps_per_epoch
+    lines.append(
+        f"train: {len(plan.steps)} steps of {spec.train.batch_size} forget rows "
+        f"({plan.steps_per_epoch} an epoch, {epochs:g} epochs)"
+    )
+    requests = work.requests(spec)
+    for request in requests:
+        kind = "hidden states and log-probabilities" if request.logits else "log-probabilities"
+        lines.append(f"reference pass: {len(request.rows)} {request.stream} rows, {kind}")
+    if not requests:
+        lines.append("reference pass: none")
+    lines += [f"evaluate: {e.evaluator}, every {e.every}" for e in spec.evaluate]
+    return lines

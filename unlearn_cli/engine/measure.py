@@ -1,0 +1,68 @@
+"""Measuring without unlearning: the retain reference of a run, and `unlearn evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearn_cli.engine.models import fingerprint
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.target import Models
+from unlearn_cli.errors import UsageError
+from unlearn_cli.events import Listener, Notice
+from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.spec.tables import Spec
+
+NO_REFERENCE = (
+    "no retain reference: metrics that compare with it are null; set retain_reference.path, or "
+    "target.base to make one"
+)
+
+
+def evaluate_reference(
+    session: Session, models: Models, folder: RunFolder | None = None
+) -> list[Evaluation]:
+    """The evaluations of the retain reference: stored, or made now; empty where there is none."""
+    stored = session.spec.retain_reference.evaluation
+    if stored:
+        return [Evaluation.read(Path(stored))]
+    path = models.retain_reference()
+    if path is None:
+        session.emit(Notice(NO_REFERENCE))
+        return []
+    loaded = session.load(path)
+    found = session.evaluate(
+        loaded, fingerprint(loaded.model), label="retain_reference", step=0, run=folder
+    )
+    if folder and session.accelerator.is_main_process:
+        folder.update_manifest(retain_reference=fingerprint(loaded.model))
+    return found
+
+
+def measure(
+    spec: Spec, *, model: str | None, run: RunFolder | None, listener: Listener
+) -> tuple[list[Evaluation], list[Evaluation]]:
+    """Evaluate one model as the spec says.
+
+    Args:
+        spec: its `[data]` and `[[evaluate]]` say what to measure.
+        model: path or hub id; by default the run's own model, else the spec's target.
+        run: a run whose evaluations of the retain reference are used, and not made again.
+        listener: gets the events, on the main process.
+
+    Returns:
+        The evaluations of the model, and those of the retain reference.
+    """
+    if not spec.evaluate:
+        raise UsageError("the spec has no [[evaluate]]", where=spec.name)
+    session = Session(spec, listener)
+    with Stopper() as stopper:
+        models = Models(session, stopper)
+        references = [e for e in run.evaluations() if e.label == "retain_reference"] if run else []
+        references = references or evaluate_reference(session, models)
+        path = model or (str(run.model) if run else models.target())
+        loaded = session.load(path)
+        found = session.evaluate(
+            loaded, fingerprint(loaded.model), label="model", step=0, references=references
+        )
+    return found, references

@@ -1,0 +1,222 @@
+"""Loading and saving models: hub id, local folder, `.gguf` file, or the tiny one made in code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from unlearn_cli.errors import ModelError
+from unlearn_cli.spec.tables import ModelTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILTIN = "builtin:tiny"
+
+
+@dataclass
+class Loaded:
+    """A causal language model, its tokenizer, and where they came from."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+
+    @property
+    def pad_id(self) -> int:
+        """A token to pad with. Any would do: masks come from lengths."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
+
+
+def load_model(
+    table: ModelTable, path: str, device: torch.device, texts: Iterable[str] = (), seed: int = 0
+) -> Loaded:
+    """Load the model and tokenizer at `path` with the settings of `[model]`.
+
+    Args:
+        table: settings; `table.path` is not read.
+        path: hub id, local folder, `.gguf` file or `builtin:tiny`.
+        device: decides what `dtype = "auto"` means; the model itself stays where it was loaded.
+        texts: what the tokenizer of `builtin:tiny` is trained on.
+        seed: of the random weights of `builtin:tiny`.
+
+    Raises:
+        ModelError: no model there, damaged, no tokenizer, or not reachable.
+    """
+    torch.manual_seed(seed)
+    if path == BUILTIN:
+        from unlearn_cli.engine.builtin import make_tiny
+
+        loaded = Loaded(*make_tiny(texts, seed), path)
+    else:
+        loaded = Loaded(_load_weights(table, path, device), load_tokenizer(table, path), path)
+    _switch_off_dropout(loaded.model)
+    return loaded
+
+
+def load_tokenizer(
+    table: ModelTable, path: str, texts: Iterable[str] = (), seed: int = 0
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer alone; arguments and errors as for `load_model`."""
+    if path == BUILTIN:
+        from unlearn_cli.engine.builtin import make_tiny
+
+        return make_tiny(texts, seed)[1]
+    from transformers import AutoTokenizer
+
+    source = table.tokenizer or path
+    where = _locate(source)
+    with _explained(source, "tokenizer", "set model.tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(where.name, **_options(table, where))
+    if tokenizer.eos_token_id is None:
+        raise ModelError("the tokenizer has no end token", where=source, hint="set its eos_token")
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    where = _locate(path)
+    attention = {} if table.attention == "auto" else {"attn_implementation": table.attention}
+    with _explained(path, "model"):
+        model = AutoModelForCausalLM.from_pretrained(
+            where.name, dtype=_dtype(table, device), **attention, **_options(table, where)
+        )
+    if where.options:
+        # A GGUF file leaves its quantization in the config, and save_pretrained then refuses.
+        model.config.__dict__.pop("quantization_config", None)
+        model.hf_quantizer = None
+    return model
+
+
+def _options(table: ModelTable, where: _Where) -> dict[str, Any]:
+    revision = {"revision": table.revision} if table.revision else {}
+    return {"trust_remote_code": table.trust_remote_code} | revision | where.options
+
+
+@dataclass(frozen=True)
+class _Where:
+    name: str
+    options: dict[str, Any]
+
+
+def _locate(path: str) -> _Where:
+    """What `from_pretrained` wants for a path or hub id."""
+    local = Path(path).expanduser()
+    if path.endswith(".gguf"):
+        if not local.is_file():
+            raise ModelError("no such file", where=path)
+        return _Where(str(local.parent), {"gguf_file": local.name})
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            raise ModelError(
+                "is no model: the folder has no config.json",
+                where=path,
+                hint="name the folder that save_pretrained wrote",
+            )
+        return _Where(str(local), {})
+    if local.is_file() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ModelError(
+            "is no model: neither a folder nor a .gguf file",
+            where=path,
+            hint="give a hub id, a local folder, a .gguf file or builtin:tiny",
+        )
+    return _Where(path, {})
+
+
+class _explained:
+    """Turn what loading raises into one line that says what would work."""
+
+    def __init__(self, path: str, what: str, hint: str = "") -> None:
+        self.path, self.what, self.hint = path, what, hint
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
+    ) -> None:
+        self._warnings.__exit__(None, None, None)
+        if not isinstance(error, Exception):
+            return
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = self.hint
+        if "gguf" in f"{type(error).__name__} {error}".lower() and isinstance(error, ImportError):
+            hint = "pip install 'unlearn-cli[gguf]'"
+        elif not Path(self.path).exists():
+            hint = (
+                "no such folder here, and the hub did not give it: check the name, the network, "
+                "or set HF_HUB_OFFLINE=1 to use what is cached"
+            )
+        raise ModelError(
+            f"the {self.what} cannot be loaded ({first})", where=self.path, hint=hint
+        ) from error
+
+
+def _dtype(table: ModelTable, device: torch.device) -> torch.dtype:
+    if table.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.float32 if table.dtype == "float32" else torch.bfloat16
+
+
+def _switch_off_dropout(model: nn.Module) -> None:
+    """Unlearning compares the model with itself before the first update, row by row and whatever
+    the micro-batch: dropout would make both comparisons depend on chance."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of names, types, shapes and bytes of all weights: the content of a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        if flat.numel():
+            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer so that plain `from_pretrained(folder)` loads them.
+
+    Written beside the final name and renamed: a folder of that name is complete.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    replace_folder(partial, folder)
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Give a complete folder its final name, durably."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)

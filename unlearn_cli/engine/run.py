@@ -1,0 +1,353 @@
+"""`unlearn run`: from a spec to an unlearned, measured model.
+
+The stages, in order: retain reference, target, evaluate both, reference pass, train (with
+evaluations and checkpoints on the way), evaluate, verdict.
+"""
+
+from __future__ import annotations
+
+import time
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unlearn_cli.api.evaluate import Number
+from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.data import fingerprint
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.measure import evaluate_reference
+from unlearn_cli.engine.models import Loaded, save_model
+from unlearn_cli.engine.models import fingerprint as model_fingerprint
+from unlearn_cli.engine.plan import Plan
+from unlearn_cli.engine.reference import ReferenceStore, make_store
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.target import Models
+from unlearn_cli.engine.train import Due, Trainer
+from unlearn_cli.engine.work import Work, check_reference_size, optimization, prepare
+from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
+from unlearn_cli.events import (
+    Event,
+    Listener,
+    Notice,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Sample,
+)
+from unlearn_cli.runs import Evaluation, RunFolder, environment
+from unlearn_cli.spec.tables import Every, Spec
+from unlearn_cli.verdict import judge
+
+MAY_CHANGE = ("train.micro_batch", "output.folder", "output.tensorboard")
+"""Keys that a resumed run may change: they do not touch the result."""
+
+
+def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> RunFolder:
+    """Run a spec in its folder, `output.folder/name`.
+
+    Args:
+        spec: resolved.
+        spec_toml: the same as text, for the run folder.
+        resume: continue what is there; a run that is finished is left as it is.
+        listener: gets this run's events, on the main process.
+
+    Raises:
+        UsageError: the folder holds a run and `resume` is off, or it holds another spec.
+        Interrupted: stopped on request; the checkpoint is written.
+        UnlearnError: whatever else stopped the run; the manifest and the log say so too.
+    """
+    path = Path(spec.output.folder) / spec.name
+    session = Session(spec, listener)
+    main = session.accelerator.is_main_process
+    folder = _folder(path, spec_toml, resume) if main else RunFolder(path)
+    if folder.manifest.get("status") == "finished":
+        return folder
+    with _logged(session, folder, listener) if main else _silent(), Stopper() as stopper:
+        session.start_trackers()
+        run = Run(session, folder, stopper)
+        finished = run.go()
+        session.emit(finished)
+    return folder
+
+
+def _folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(path, spec_toml)
+    folder = RunFolder.open(path)
+    before, now = (_flat(text) for text in (folder.spec.read_text("utf-8"), spec_toml))
+    changed = [
+        key
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+    ]
+    if changed:
+        raise UsageError(
+            f"the run that is there has another {', '.join(changed)}",
+            where=str(path),
+            hint=f"resume with: unlearn run {folder.spec} --resume",
+        )
+    return folder
+
+
+def _flat(text: str) -> dict[str, Any]:
+    def walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, f"{prefix}.{key}" if prefix else key)
+        else:
+            yield prefix, value
+
+    return dict(walk(tomllib.loads(text), ""))
+
+
+@contextmanager
+def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator[None]:
+    """Hold the folder's lock, write every event to its log and the outcome to its manifest."""
+
+    def both(event: Event) -> None:
+        folder.append_event(event)
+        session.track(event)
+        listener(event)
+
+    with folder.lock():
+        session.listener = both
+        folder.update_manifest(status="running", error=None, environment=environment())
+        spec, accelerator = session.spec, session.accelerator
+        session.emit(
+            RunStarted(
+                spec.name,
+                str(folder.folder),
+                spec.method.name,
+                str(session.device),
+                accelerator.num_processes,
+            )
+        )
+        resume_with = f"resume with: unlearn run {folder.spec} --resume"
+        try:
+            yield
+        except (KeyboardInterrupt, Interrupted) as error:
+            folder.update_manifest(status="interrupted")
+            what = error.what if isinstance(error, Interrupted) else "interrupted"
+            raise Interrupted(what, hint=resume_with) from None
+        except UnlearnError as error:
+            session.emit(RunFailed(error.line()))
+            folder.update_manifest(status="failed", error=error.line())
+            raise
+        folder.update_manifest(status="finished")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    yield
+
+
+class Run:
+    """One `unlearn run`."""
+
+    def __init__(self, session: Session, folder: RunFolder, stopper: Stopper) -> None:
+        self.session, self.spec, self.folder, self.stopper = session, session.spec, folder, stopper
+        self.references: list[Evaluation] = []
+        self.before: list[Evaluation] = []
+        self.on_the_way: dict[int, list[Evaluation]] = {}
+
+    def go(self) -> RunFinished:
+        """All stages."""
+        started = time.perf_counter()
+        models = Models(self.session, self.stopper)
+        self.references = evaluate_reference(self.session, models, self.folder)
+        loaded = self.session.load(models.target())
+        start_hash = model_fingerprint(loaded.model)
+        self._manifest(model=start_hash, forget=fingerprint(self.session.bundle.forget))
+        self.before = self.session.evaluate(
+            loaded,
+            start_hash,
+            label="target",
+            step=0,
+            references=self.references,
+            run=self.folder,
+        )
+        step = self._train(loaded)
+        end_hash = model_fingerprint(loaded.model)
+        if end_hash == start_hash:
+            raise RunError(
+                f"no parameter moved in {step} steps",
+                where="train",
+                hint="raise train.learning_rate, or use model.dtype = 'float32' "
+                "(bfloat16 rounds small updates away)",
+            )
+        after = self._final_evaluation(loaded, end_hash, step)
+        if self.session.accelerator.is_main_process:
+            save_model(loaded.model, loaded.tokenizer, self.folder.model)
+        return self._finish(after, end_hash, time.perf_counter() - started)
+
+    def _train(self, loaded: Loaded) -> int:
+        """Unlearn; the step whose weights the model holds afterwards."""
+        session, spec = self.session, self.spec
+        work = prepare(session, session.encoder(loaded.tokenizer))
+        checkpoints = self._checkpoints()
+        scorer = Scorer(loaded.model)
+        store = self._reference_pass(work, loaded, scorer)
+        trainer = Trainer(
+            session.accelerator,
+            scorer,
+            loaded.tokenizer,
+            work.plan,
+            work.streams,
+            work.terms(spec, store),
+            optimization(spec),
+            checkpoints,
+            stage="train",
+            pad_id=loaded.pad_id,
+            emit=session.emit,
+            stop=self.stopper,
+        )
+        self._resume(trainer, checkpoints)
+        title = f"Unlearn with {spec.method.name}"
+        with session.stage("train", title, len(work.plan.steps)), self.stopper.waiting():
+            trainer.fit(self._due(work.plan, loaded))
+        best = checkpoints.best() if spec.checkpoints.best else None
+        if best is not None and best != trainer.done:
+            session.emit(Notice(f"the model is the checkpoint of step {best}, the best of the run"))
+            trainer.restore(best)
+        session.accelerator.free_memory()
+        return best if best is not None else trainer.done
+
+    def _checkpoints(self) -> Checkpoints:
+        rule = self.spec.checkpoints
+        if rule.best is None:
+            return Checkpoints(self.folder.checkpoints, rule.keep)
+        number = _number(self.before, rule.best)
+        return Checkpoints(
+            self.folder.checkpoints, rule.keep, higher_is_better=number.direction == "higher"
+        )
+
+    def _reference_pass(self, work: Work, loaded: Loaded, scorer: Scorer) -> ReferenceStore | None:
+        requests = work.requests(self.spec)
+        if not requests:
+            return None
+        check_reference_size(self.spec, requests, loaded.model)
+        total = sum(len(request.rows) for request in requests)
+        title = "Score the model before its first update"
+        with self.session.stage("reference_pass", title, total, "rows") as progress:
+            return make_store(
+                self.folder.reference,
+                requests,
+                scorer,
+                self.session.accelerator,
+                pad_id=loaded.pad_id,
+                micro_batch=self.spec.train.micro_batch,
+                progress=progress,
+            )
+
+    def _resume(self, trainer: Trainer, checkpoints: Checkpoints) -> None:
+        state, problems = checkpoints.newest()
+        for problem in problems:
+            self.session.emit(Notice(f"checkpoint not used: {problem}"))
+        self.session.accelerator.wait_for_everyone()
+        done = state.step if state else 0
+        if self.session.accelerator.is_main_process:
+            self.folder.truncate_events(done)
+        if state:
+            trainer.resume(state)
+            self.session.emit(Notice(f"resumed from the checkpoint of step {done}"))
+
+    def _due(self, plan: Plan, loaded: Loaded) -> Due:
+        total = len(plan.steps)
+        best = self.spec.checkpoints.best
+
+        def is_due(every: Every, step: int) -> bool:
+            if every == "end":
+                return step == total and best is not None
+            period = plan.steps_per_epoch if every == "epoch" else every
+            return step % period == 0 or (step == total and best is not None)
+
+        def evaluate(step: int) -> float | None:
+            if any(is_due(table.every, step) for table in self.spec.evaluate):
+                self.on_the_way[step] = self._evaluate_now(loaded, step)
+                return _number(self.on_the_way[step], best).value if best else None
+            return None
+
+        return Due(lambda step: is_due(self.spec.checkpoints.every, step), evaluate)
+
+    def _evaluate_now(self, loaded: Loaded, step: int) -> list[Evaluation]:
+        return self.session.evaluate(
+            loaded,
+            model_fingerprint(loaded.model),
+            label="checkpoint",
+            step=step,
+            references=self.references,
+            run=self.folder,
+        )
+
+    def _final_evaluation(self, loaded: Loaded, model: str, step: int) -> list[Evaluation]:
+        known = self.on_the_way.get(step)
+        if known and known[0].model == model:  # the same weights: nothing to compute again
+            relabelled = [replace(e, label="unlearned") for e in known]
+            for evaluation in relabelled:
+                self.session.report(evaluation, self.folder)
+            return relabelled
+        return self.session.evaluate(
+            loaded, model, label="unlearned", step=step, references=self.references, run=self.folder
+        )
+
+    def _finish(self, after: list[Evaluation], model: str, seconds: float) -> RunFinished:
+        verdict = judge(
+            after[0].table if after else None,
+            self.before[0].table if self.before else None,
+            self.references[0].table if self.references else None,
+            self.spec.verdict,
+        )
+        self._manifest(
+            unlearned=model, verdict={"name": verdict.name, "explanation": verdict.explanation}
+        )
+        return RunFinished(
+            verdict=verdict.name,
+            explanation=verdict.explanation,
+            folder=str(self.folder.folder),
+            seconds=seconds,
+            samples=_samples(self.before, after),
+        )
+
+    def _manifest(self, **values: Any) -> None:
+        if self.session.accelerator.is_main_process:
+            self.folder.update_manifest(**values)
+
+
+def _number(evaluations: list[Evaluation], name: str | None) -> Number:
+    """A figure by the name that `checkpoints.best` gives it."""
+    for evaluation in evaluations:
+        for metric, number in evaluation.table.numbers.items():
+            if name in (metric, f"{evaluation.evaluator}.{metric}"):
+                if number.direction == "reference":
+                    raise RunError(
+                        f"{name} has no best: it should equal the retain reference",
+                        where="[checkpoints].best",
+                        hint="name a metric that should be high or low",
+                    )
+                return number
+    known = [metric for evaluation in evaluations for metric in evaluation.table.numbers]
+    raise RunError(
+        f"no evaluation has a metric {name!r}",
+        where="[checkpoints].best",
+        hint=f"there is {', '.join(known) or 'no [[evaluate]] at all'}",
+    )
+
+
+def _samples(
+    before: list[Evaluation], after: list[Evaluation], count: int = 3
+) -> tuple[Sample, ...]:
+    """A few forget questions with the answers before and after."""
+    if not before or not after:
+        return ()
+    now = {(s.set, s.id): s.generation for s in after[0].samples}
+    old = [s for s in before[0].samples if s.set == "forget" and (s.set, s.id) in now]
+    chosen = old[:: max(1, len(old) // count)][:count]
+    return tuple(Sample(s.question, s.truth, s.generation, now[s.set, s.id]) for s in chosen)

@@ -1,0 +1,238 @@
+"""What the stages of a run share: spec, processes, rows, the clock, and where results go."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers.utils import logging as transformers_logging
+
+from unlearn_cli import catalog
+from unlearn_cli.api.data import Bundle, DataContext, Row
+from unlearn_cli.api.evaluate import ScoredRow, Table
+from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.data import check_overlap, fingerprint
+from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.evaluate import build_table, score_probes
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.models import Loaded, load_model
+from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.events import (
+    EvaluationDone,
+    Event,
+    Listener,
+    Notice,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    StepDone,
+)
+from unlearn_cli.runs import Evaluation, Generated, RunFolder, write_atomically
+from unlearn_cli.spec.tables import EvaluateTable, Spec
+
+CACHED = ("target", "retain_reference")
+"""What many runs evaluate alike: kept in the cache, named by model, rows and settings."""
+
+
+class Session:
+    """One run, or one evaluation, on all its processes."""
+
+    def __init__(self, spec: Spec, listener: Listener) -> None:
+        transformers_logging.disable_progress_bar()  # the engine emits events and never prints
+        transformers_logging.set_verbosity_error()
+        self.spec, self.listener = spec, listener
+        self.accelerator = _accelerator(spec)
+        self.device: torch.device = self.accelerator.device
+
+    def emit(self, event: Event) -> None:
+        """Tell the listener, on the main process."""
+        if self.accelerator.is_main_process:
+            self.listener(event)
+
+    @contextmanager
+    def stage(
+        self, name: str, title: str, total: int | None = None, unit: str = "steps"
+    ) -> Iterator[Callable[[int], None]]:
+        """A stage with its clock; yields a function that reports progress."""
+        started = time.perf_counter()
+        self.emit(StageStarted(name, title, total, unit))
+        yield lambda done: self.emit(StageProgress(name, done))
+        self.emit(StageFinished(name, time.perf_counter() - started))
+
+    def cached(self, name: str, title: str) -> None:
+        """A stage whose result was there already."""
+        self.emit(StageStarted(name, title))
+        self.emit(StageFinished(name, 0.0, cached=True))
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """All rows, as text, checked for overlap."""
+        data = self.spec.data
+        dataset = catalog.build("dataset", data.dataset, data.options)
+        bundle: Bundle = dataset.load(DataContext(seed=self.spec.seed, base=Path.cwd()))
+        for text in check_overlap(bundle, data.overlap):
+            self.emit(Notice(text))
+        return bundle
+
+    def texts(self) -> list[str]:
+        """Every text of the bundle, in a fixed order: what a tokenizer made in code learns."""
+        bundle = self.bundle
+        splits = [bundle.forget, bundle.retain, *bundle.evaluation.values()]
+        return [text for rows in splits for row in rows for text in _texts(row)]
+
+    def load(self, path: str) -> Loaded:
+        """Load a model and put it on this process's device."""
+        texts = self.texts() if path.startswith("builtin:") else ()
+        loaded = load_model(self.spec.model, path, self.device, texts, self.spec.seed)
+        loaded.model.to(self.device)
+        return loaded
+
+    def encoder(self, tokenizer: Any) -> Encoder:
+        """The encoder that the spec asks for."""
+        return Encoder(tokenizer, self.spec.template, self.spec.data.max_length)
+
+    def start_trackers(self) -> None:
+        """Open the trackers that the spec asks for (TensorBoard)."""
+        self.accelerator.init_trackers("tensorboard")
+
+    def track(self, event: Event) -> None:
+        """Send curves to the trackers: the training losses, and the metrics over steps."""
+        if isinstance(event, StepDone) and event.stage == "train":
+            values = {f"loss/{name}": value for name, value in event.losses.items()}
+            rate = {"train/learning_rate": event.learning_rate}
+            self.accelerator.log(values | rate, step=event.step)
+        elif isinstance(event, EvaluationDone) and event.label != "retain_reference":
+            numbers = event.table.numbers.items()
+            values = {f"{event.evaluator}/{k}": n.value for k, n in numbers if n.value is not None}
+            self.accelerator.log(values, step=event.step)
+
+    def evaluate(
+        self,
+        loaded: Loaded,
+        model_hash: str,
+        *,
+        label: str,
+        step: int,
+        references: Sequence[Evaluation] = (),
+        run: RunFolder | None = None,
+    ) -> list[Evaluation]:
+        """Run every `[[evaluate]]` on a model: each row is scored once, on all processes."""
+        found = []
+        for table in self.spec.evaluate:
+            reference = next((r for r in references if r.evaluator == table.evaluator), None)
+            evaluation = self._evaluate(loaded, model_hash, table, label, step, reference)
+            found.append(evaluation)
+            self.report(evaluation, run)
+        return found
+
+    def report(self, evaluation: Evaluation, run: RunFolder | None) -> None:
+        """Write an evaluation to the run folder and tell the listener."""
+        if self.accelerator.is_main_process:
+            path = run.write_evaluation(evaluation) if run else ""
+            self.emit(
+                EvaluationDone(
+                    evaluation.evaluator, evaluation.label, evaluation.step, evaluation.table, path
+                )
+            )
+
+    def _evaluate(
+        self,
+        loaded: Loaded,
+        model_hash: str,
+        table: EvaluateTable,
+        label: str,
+        step: int,
+        reference: Evaluation | None,
+    ) -> Evaluation:
+        evaluator = catalog.build("evaluator", table.evaluator, table.options)
+        encoder = self.encoder(loaded.tokenizer)
+        settings = dataclasses.asdict(evaluator) | {"encoding": encoder.fingerprint}
+        compared = reference.model if reference else None
+        key = content_key(table.evaluator, model_hash, self.data_hash, settings, compared)
+        kept = cache_folder("evaluations") / f"{key}.json" if label in CACHED else None
+        title = f"Evaluate the {label.replace('_', ' ')}"
+        if kept and kept.exists():
+            self.cached("evaluate", title)
+            return replace(Evaluation.read(kept), label=label, step=step)
+        scored = self._score(loaded, encoder, evaluator, table.batch_size, title)
+        evaluation = Evaluation(
+            evaluator=table.evaluator,
+            label=label,
+            step=step,
+            table=build_table(evaluator, scored, _table(reference), self.bundle),
+            model=model_hash,
+            data=self.data_hash,
+            settings=settings,
+            samples=tuple(
+                Generated(s.set, s.row.id, s.row.question, s.row.answer, s.generation)
+                for s in scored
+                if s.generation is not None
+            ),
+        )
+        if kept and self.accelerator.is_main_process:
+            write_atomically(kept, evaluation.to_json())
+        self.accelerator.wait_for_everyone()
+        return evaluation
+
+    def _score(
+        self, loaded: Loaded, encoder: Encoder, evaluator: Any, batch_size: int, title: str
+    ) -> list[ScoredRow]:
+        probes = evaluator.probes(self.bundle)
+        if not probes:
+            raise RunError("nothing to evaluate", where="[[evaluate]]", hint="check [data]")
+        with self.stage("evaluate", title, len(probes), "rows") as progress:
+            return score_probes(
+                loaded.model,
+                Scorer(loaded.model),
+                encoder,
+                probes,
+                batch_size=batch_size,
+                max_new_tokens=evaluator.max_new_tokens,
+                accelerator=self.accelerator,
+                progress=progress,
+            )
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Content of all rows that the evaluations may score."""
+        bundle = self.bundle
+        names = sorted({"forget", "retain", *bundle.evaluation})
+        return fingerprint([row for name in names for row in bundle.rows(name)])
+
+
+def _table(evaluation: Evaluation | None) -> Table | None:
+    return evaluation.table if evaluation else None
+
+
+def _texts(row: Row) -> Iterator[str]:
+    yield from (message.content for message in row.messages)
+    yield from (row.prompt, row.answer, row.paraphrase or "", row.paraphrased_question or "")
+    yield from (*row.perturbed, *row.answers, *row.alternates)
+
+
+def _accelerator(spec: Spec) -> Accelerator:
+    trackers: dict[str, Any] = {}
+    if spec.output.tensorboard:
+        if find_spec("tensorboard") is None:
+            raise UsageError(
+                "TensorBoard is not installed",
+                where="[output].tensorboard",
+                hint="pip install 'unlearn-cli[tensorboard]'",
+            )
+        folder = Path(spec.output.folder) / spec.name
+        trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
+    try:
+        return Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
+    except ValueError as error:
+        raise UsageError(
+            str(error), where="[train].mixed_precision", hint='use "no" or "bf16" here'
+        ) from error

@@ -1,0 +1,123 @@
+"""The benchmark protocol where no target exists yet: fine-tune one, and the retain reference.
+
+Both are cached by the content of their inputs (base weights, tokenization, rows, recipe, seed), so a
+sweep over methods pays once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from unlearn_cli.api.data import Row
+from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.data import encode_split, fingerprint
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.models import Loaded, save_model
+from unlearn_cli.engine.models import fingerprint as model_fingerprint
+from unlearn_cli.engine.objective import nll_term
+from unlearn_cli.engine.plan import make_plan
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.train import Optimization, Trainer
+
+
+class Models:
+    """Where the target and the retain reference are: named by the spec, or made by `[target]`."""
+
+    def __init__(self, session: Session, stopper: Stopper) -> None:
+        self.session, self.spec, self.stopper = session, session.spec, stopper
+        self._base: Loaded | None = None
+
+    def target(self) -> str:
+        """Path of the model to unlearn."""
+        if not self.spec.target.base:
+            return str(self.spec.model.path)
+        bundle = self.session.bundle
+        title = "Fine-tune the target on forget + retain"
+        return str(self._make("target", title, (*bundle.forget, *bundle.retain)))
+
+    def retain_reference(self) -> str | None:
+        """Path of the model that never saw the forget rows; None where the spec has none."""
+        if not self.spec.target.base:
+            return self.spec.retain_reference.path
+        if not self.session.bundle.retain:
+            return None
+        title = "Fine-tune the retain reference on retain"
+        return str(self._make("retain_reference", title, self.session.bundle.retain))
+
+    def _load_base(self) -> Loaded:
+        loaded, self._base = self._base, None
+        return loaded or self.session.load(str(self.spec.target.base))
+
+    @cached_property
+    def _base_key(self) -> tuple[str, str]:
+        """What the base decides of a result: its weights and its tokenization."""
+        self._base = self._load_base()
+        encoder = self.session.encoder(self._base.tokenizer)
+        return model_fingerprint(self._base.model), encoder.fingerprint
+
+    def _make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
+        """Folder of the base model fine-tuned on `rows`: from the cache, or made now."""
+        folder = cache_folder("models") / self._key(rows)
+        if folder.exists():
+            self.session.cached(stage, title)
+            return folder
+        with self.stopper.waiting():
+            self._fine_tune(self._load_base(), stage, title, rows, folder)
+        return folder
+
+    def _key(self, rows: Sequence[Row]) -> str:
+        spec = self.session.spec
+        recipe = spec.target.model_dump(exclude={"base"})
+        precision = (spec.train.mixed_precision, spec.model.dtype)
+        return content_key(self._base_key, fingerprint(rows), recipe, precision, spec.seed)
+
+    def _fine_tune(
+        self, loaded: Loaded, stage: str, title: str, rows: Sequence[Row], folder: Path
+    ) -> None:
+        session, table = self.session, self.session.spec.target
+        items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
+        plan = make_plan(
+            forget=len(items),
+            retain=0,
+            batch_size=table.batch_size,
+            seed=session.spec.seed,
+            epochs=table.epochs,
+        )
+        # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
+        checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
+        trainer = Trainer(
+            session.accelerator,
+            Scorer(loaded.model),
+            loaded.tokenizer,
+            plan,
+            {"rows": items},
+            [nll_term("rows", 1.0)],
+            Optimization(
+                table.learning_rate,
+                table.schedule,
+                table.warmup_epochs,
+                table.weight_decay,
+                table.max_grad_norm,
+                session.spec.train.micro_batch,
+                session.spec.train.activation_checkpointing,
+            ),
+            checkpoints,
+            stage=stage,
+            pad_id=loaded.pad_id,
+            emit=session.emit,
+            stop=self.stopper,
+        )
+        state, _ = checkpoints.newest()
+        if state:
+            trainer.resume(state)
+        with session.stage(stage, title, len(plan.steps)):
+            trainer.fit()
+        if session.accelerator.is_main_process:
+            save_model(loaded.model, loaded.tokenizer, folder)
+            checkpoints.remove()
+        session.accelerator.wait_for_everyone()
+        session.accelerator.free_memory()

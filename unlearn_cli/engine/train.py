@@ -1,0 +1,266 @@
+"""The training loop: the same for fine-tuning a target and for every unlearning method.
+
+Invariance: the loss of a step is a sum over its global batch divided by global counts, both known
+from the plan, so micro-batches and processes only decide who computes which summand.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from unlearn_cli.engine.checkpoints import Checkpoints, State
+from unlearn_cli.engine.forward import Scorer, collate
+from unlearn_cli.engine.objective import Rows, Streams, Term, split_by_stream
+from unlearn_cli.engine.plan import Plan, Step
+from unlearn_cli.errors import Interrupted, RunError
+from unlearn_cli.events import CheckpointSaved, Listener, StepDone
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How to optimise; the keys of `[train]` and `[target]` of the same names."""
+
+    learning_rate: float
+    schedule: str
+    warmup_epochs: float
+    weight_decay: float
+    max_grad_norm: float
+    micro_batch: int
+    activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Due:
+    """What happens after which steps."""
+
+    checkpoint: Callable[[int], bool]
+    evaluate: Callable[[int], float | None]
+    """Evaluate if it is due after this step; the metric of `checkpoints.best` if it was."""
+
+
+NOTHING_DUE = Due(checkpoint=lambda step: False, evaluate=lambda step: None)
+
+
+class Trainer:
+    """One training of one model, from its first step or from a checkpoint."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        scorer: Scorer,
+        tokenizer: Any,
+        plan: Plan,
+        streams: Streams,
+        terms: Sequence[Term],
+        optimization: Optimization,
+        checkpoints: Checkpoints,
+        *,
+        stage: str,
+        pad_id: int,
+        emit: Listener,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.accelerator, self.plan, self.streams, self.stage = accelerator, plan, streams, stage
+        self.terms = [term for term in terms if term.weight != 0 or term.name == "forget"]
+        self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
+        self.model, self.tokenizer, self.pad_id = scorer.model, tokenizer, pad_id
+        if optimization.activation_checkpointing:
+            _recompute_activations(self.model)
+        optimizer = _adamw(self.model, optimization)
+        self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
+        self.scheduler = _schedule(self.optimizer, optimization, plan)
+        self.done = 0
+
+    def resume(self, state: State) -> None:
+        """Continue from a checkpoint: weights, optimizer and schedule as they were."""
+        self.restore(state.step)
+        optimizer: Any = self.optimizer
+        optimizer.load_state_dict(self.checkpoints.optimizer(state.step))
+        self.scheduler.load_state_dict(dict(state.scheduler))
+        self.done = state.step
+
+    def restore(self, step: int) -> None:
+        """Load the weights of the checkpoint of a step."""
+        model = self.accelerator.unwrap_model(self.scorer).model
+        saved = type(model).from_pretrained(self.checkpoints.path(step), dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+
+    def fit(self, due: Due = NOTHING_DUE) -> None:
+        """Take all steps that are left.
+
+        Raises RunError where a loss is not finite, Interrupted where the user stopped the run;
+        both leave the checkpoints as they are, the latter with one for the last step.
+        """
+        self.scorer.train()
+        for step in self.plan.steps[self.done :]:
+            started = time.perf_counter()
+            rate = self.scheduler.get_last_lr()[0]
+            losses, norm, tokens = self._step(step)
+            self.done += 1
+            self._report(losses, norm, tokens, rate, time.perf_counter() - started)
+            metric = due.evaluate(self.done)
+            self.scorer.train()
+            stopping = self._stopping()
+            if due.checkpoint(self.done) or stopping:
+                self._checkpoint(metric)
+            if stopping:
+                raise Interrupted(f"interrupted after step {self.done}")
+
+    def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
+        work = [(term, *part) for term in self.terms for part in self._parts(term, step)]
+        sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64)
+        for number, (term, rows, share) in enumerate(work):
+            last = number == len(work) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+                value, tokens = self._backward(term, rows, share)
+            sums[self.terms.index(term)] += value
+            sums[-1] += tokens
+        sums = self.accelerator.reduce(sums.to(self._sum_type()).to(self.accelerator.device)).cpu()
+        losses = {t.name: float(sums[k]) for k, t in enumerate(self.terms)}
+        losses = {"total": sum(t.weight * losses[t.name] for t in self.terms)} | losses
+        self._check_finite(losses)
+        norm = self._update()
+        return losses, norm, int(sums[-1])
+
+    def _sum_type(self) -> torch.dtype:
+        return torch.float32 if self.accelerator.device.type == "mps" else torch.float64
+
+    def _parts(self, term: Term, step: Step) -> Iterator[tuple[Rows, float]]:
+        """This process's micro-batches of a term: rows, and by what their sum is divided.
+
+        Rows of similar length go together. Every process yields the same number of parts, because
+        their collective operations must match; one without rows repeats a row with weight 0.
+        """
+        rows = term.rows(step)
+        count = term.count(self.streams, rows)
+        total = len(rows[term.counted])
+        order = sorted(range(total), key=lambda k: self._length(rows, k))
+        processes, me = self.accelerator.num_processes, self.accelerator.process_index
+        size = self.options.micro_batch
+        for start in range(0, math.ceil(total / processes), size):
+            mine = order[me::processes][start : start + size]
+            chosen = mine or order[:1]
+            part = {name: [indices[k] for k in chosen] for name, indices in rows.items()}
+            yield part, 1 / count if mine else 0.0
+
+    def _length(self, rows: Rows, k: int) -> int:
+        return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
+
+    def _backward(self, term: Term, rows: Rows, share: float) -> tuple[float, int]:
+        items = [self.streams[name][row] for name, indices in rows.items() for row in indices]
+        batch = collate(items, self.pad_id).to(self.accelerator.device)
+        scores = split_by_stream(self.scorer(batch), list(rows))
+        mean = term.values(scores, rows).sum() * share
+        # Processes average their gradients; the loss is a sum over them.
+        self.accelerator.backward(term.weight * self.accelerator.num_processes * mean)
+        return float(mean.detach()), batch.tokens if share else 0
+
+    def _check_finite(self, losses: Mapping[str, float]) -> None:
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            self.optimizer.zero_grad()
+            raise RunError(
+                f"the {bad[-1]} loss is {losses[bad[-1]]} at step {self.done + 1}",
+                where=self.stage,
+                hint="lower train.learning_rate or method.gamma; the last checkpoint is kept",
+            )
+
+    def _update(self) -> float:
+        limit = self.options.max_grad_norm or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(self.scorer.parameters(), limit))
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            raise RunError(
+                f"the gradient is {norm} at step {self.done + 1}",
+                where=self.stage,
+                hint="lower train.learning_rate; the last checkpoint is kept",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        return norm
+
+    def _report(
+        self, losses: dict[str, float], norm: float, tokens: int, rate: float, seconds: float
+    ) -> None:
+        self.emit(
+            StepDone(
+                stage=self.stage,
+                step=self.done,
+                total=len(self.plan.steps),
+                epoch=self.plan.epoch(self.done),
+                losses=losses,
+                learning_rate=rate,
+                gradient_norm=norm,
+                tokens=tokens,
+                seconds=seconds,
+                memory_bytes=peak_memory(self.accelerator.device),
+            )
+        )
+
+    def _stopping(self) -> bool:
+        """Whether any process was asked to stop."""
+        flag = torch.tensor([float(self.stop())], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag).item())
+
+    def _checkpoint(self, metric: float | None) -> None:
+        if self.accelerator.is_main_process:
+            model = self.accelerator.unwrap_model(self.scorer).model
+            state = State(self.done, self.scheduler.state_dict(), metric)
+            optimizer: Any = self.optimizer
+            path = self.checkpoints.save(state, model, self.tokenizer, optimizer.state_dict())
+            self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
+        self.accelerator.wait_for_everyone()
+
+
+def _recompute_activations(model: Any) -> None:
+    """transformers renamed the function in 5.x and keeps the old name until 6."""
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _adamw(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:
+    """AdamW; biases and norm weights are not decayed, as everywhere in the field."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cuda", "cpu") for p in parameters)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=fused)
+
+
+def _schedule(optimizer: Any, options: Optimization, plan: Plan) -> Any:
+    """Linear warm-up, then constant, linear to 0 or cosine to 0; one value an optimizer step."""
+    total = len(plan.steps)
+    warmup = round(options.warmup_epochs * plan.steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        left = (total - step) / max(1, total - warmup)
+        return {
+            "constant": 1.0,
+            "linear": left,
+            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+        }[options.schedule]
+
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper steps with it
+    return torch.optim.lr_scheduler.LambdaLR(inner, factor)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: allocated on an accelerator, resident in this process on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
