@@ -56,6 +56,7 @@ class Recorder:
     events: list[Event] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
+        """Keep the event."""
         self.events.append(event)
 
     def of(self, kind: type[E]) -> list[E]:

@@ -37,7 +37,7 @@ class MethodDefaults:
     alpha: float = 1.0
     """Weight of the retain term."""
     retain: RetainTerm = "nll"
-    """Which retain term: `none`, `nll` (token mean) or `kl` (to the reference, at answer tokens)."""
+    """The retain term: `none`, `nll` (token mean) or `kl` (to the reference, at answer tokens)."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The model that comes with the tool, `builtin:tiny`: made in code, so a first run downloads nothing.
+"""The model that comes with the tool, `builtin:tiny`: made in code, with nothing to download.
 
 It knows nothing until it is fine-tuned (`[target] base = "builtin:tiny"`).
 """

@@ -1,4 +1,4 @@
-"""What runs share: fine-tuned targets and stored evaluations, named by the content they came from."""
+"""What runs share: fine-tuned models and evaluations, named by the content they came from."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 return self.state(step), problems
-            except RunError as error:
+            except RunError as error:  # noqa: PERF203 - a handful of folders
                 problems.append(error.line())
         return None, problems
 

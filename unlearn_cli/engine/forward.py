@@ -7,7 +7,7 @@ a pad token that equals the end token is harmless.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        tensors = (self.input_ids, self.attention_mask, self.row, self.position, self.labels)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.tokens)
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
@@ -79,7 +83,7 @@ class Scorer(nn.Module):
         """(N, d) hidden states that entered the output layer in the last forward pass."""
 
     def forward(self, batch: Batch) -> Scores:
-        """Score the answers of a batch; log-probabilities are float32 also where the model is not."""
+        """Score the answers of a batch, in float32 also where the model is in half precision."""
 
         def keep_answers(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             self.hidden = inputs[0][batch.row, batch.position]

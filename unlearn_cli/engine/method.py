@@ -1,4 +1,4 @@
-"""What a method needs, found out by asking it: its parameter names and one call on made-up scores."""
+"""What a method needs: asked of its parameter names, and of one call on made-up scores."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(where.name, **_options(table, where))
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no end token", where=source, hint="set its eos_token")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:

@@ -173,7 +173,7 @@ def _score(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> Iterable[tu
     """For each row of the batch: log-probabilities (n,) and hidden states (n, d) or None."""
     scores = scorer(batch)
     counts = torch.bincount(batch.row, minlength=scores.rows).tolist()
-    logp = [part.cpu().numpy() for part in scores.token_logp.split(counts)]
+    logp = [part.cpu().numpy() for part in torch.split(scores.token_logp, counts)]
     if head is None or scorer.hidden is None:
         return [(part, None) for part in logp]
     if not torch.allclose(head(scorer.hidden), scores.logits, rtol=1e-2, atol=1e-2):
@@ -184,7 +184,7 @@ def _score(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> Iterable[tu
         )
     hidden = scorer.hidden.cpu()
     raw = hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden
-    return list(zip(logp, (part.numpy() for part in raw.split(counts)), strict=True))
+    return list(zip(logp, (part.numpy() for part in torch.split(raw, counts)), strict=True))
 
 
 def _write_stream(folder: Path, request: Request, scored: dict[int, tuple[Any, Any]]) -> None:

@@ -7,16 +7,13 @@ evaluations and checkpoints on the way), evaluate, verdict.
 from __future__ import annotations
 
 import time
-
-try:
-    import tomllib
-except ImportError:  # Python 3.10
-    import tomli as tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import tomlkit
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
@@ -105,7 +102,7 @@ def _flat(text: str) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    return dict(walk(tomllib.loads(text), ""))
+    return dict(walk(tomlkit.parse(text).unwrap(), ""))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The benchmark protocol where no target exists yet: fine-tune one, and the retain reference.
 
-Both are cached by the content of their inputs (base weights, tokenization, rows, recipe, seed), so a
-sweep over methods pays once.
+Both are cached by the content of their inputs (base weights, tokenization, rows, recipe, seed), so
+a sweep over methods pays once.
 """
 
 from __future__ import annotations
