@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from unlearn_plugins.datasets.people import People
 
 from unlearn_cli.api import DataContext, Row
@@ -46,10 +47,10 @@ def test_every_text_is_read_back_as_it_was(texts: list[str]) -> None:
 
 
 def test_nothing_is_unknown(texts: list[str]) -> None:
-    """The tokenizer has no unknown token, and every byte of a text has one of its own."""
+    """Every single byte is in the vocabulary, and there is no token for what is not."""
     tokenizer = make_tiny(texts, 0)[1]
     assert tokenizer.unk_token is None
-    assert all(len(tokenizer.encode(chr(code))) >= 1 for code in range(256))
+    assert set(pre_tokenizers.ByteLevel.alphabet()) <= set(tokenizer.get_vocab())
 
 
 def test_tokens_are_put_in_by_the_chat_template_alone(texts: list[str]) -> None:
@@ -67,7 +68,7 @@ def test_chat_template_ends_turns_with_the_end_token(texts: list[str]) -> None:
     prompt = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
     assert written == "<|user|>Who?<|end|><|assistant|>Ivo.<|end|>"
     assert prompt == "<|user|>Who?<|end|><|assistant|>"
-    assert tokenizer.eos_token == "<|end|>"
+    assert tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|end|>")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 

