@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,10 +84,9 @@ def plain() -> Plain:
 
 
 @pytest.fixture(autouse=True)
-def _no_terminal_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_terminal_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    yield
 
 
 class TestPlain:

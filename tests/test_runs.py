@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unlearn_cli import runs
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
@@ -56,7 +55,8 @@ class TestEvaluation:
 
     def test_not_finite_becomes_null(self) -> None:
         """NaN and infinity are never written; a figure that was one says so."""
-        rows = {"forget": {"truth_ratio": {"a": math.inf, "b": np.float32(0.5)}}}
+        half: Any = np.float32(0.5)
+        rows = {"forget": {"truth_ratio": {"a": math.inf, "b": half}}}
         table = Table(rows, {"forget_quality": Number(math.nan, "higher")})
         text = replace(evaluation(), table=table, settings={"x": math.nan}).to_json()
         parsed = json.loads(text, parse_constant=lambda name: pytest.fail(name))
@@ -144,7 +144,7 @@ class TestAtomicity:
         def full(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(runs.os, "fsync", full)
+        monkeypatch.setattr("unlearn_cli.runs.os.fsync", full)
         with pytest.raises(RunError, match="No space left on device; free some space") as caught:
             write_atomically(path, "new")
         assert caught.value.where == str(path)
@@ -214,7 +214,7 @@ class TestEvents:
         run.append_event(Notice("one"))
         path = run.folder / "events.jsonl"
         path.write_text(path.read_text() + "rubbish\n")
-        with pytest.raises(RunError, match="events.jsonl:2: damaged JSON"):
+        with pytest.raises(RunError, match=r"events\.jsonl:2: damaged JSON"):
             run.events()
 
     def test_truncate(self, run: RunFolder) -> None:

@@ -27,7 +27,7 @@ from unlearn_cli.report.view import largest_gap, verdict
 from unlearn_cli.runs import Evaluation, Generated, RunFolder
 
 EVIL = "<script>alert(1)</script>\x1b[2J & 'co'"
-VOID = {"meta", "br", "path", "circle"}
+VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
@@ -55,7 +55,8 @@ class Page(HTMLParser):
 
 def evaluation(label: str, step: int, leaks: dict[str, float], answer: str) -> Evaluation:
     ratios: dict[str, float | None] = {row: 1.0 + value for row, value in leaks.items()}
-    rows = {"forget": {"probability": dict(leaks), "truth_ratio": ratios}}
+    shares: dict[str, float | None] = {**leaks}
+    rows = {"forget": {"probability": shares, "truth_ratio": ratios}}
     null = Number(None, "higher", reason="no retain reference: run `unlearn evaluate`")
     mean = Number(sum(leaks.values()) / len(leaks), "lower", len(leaks))
     numbers = {"forget.probability": mean, "forget_quality": null}
