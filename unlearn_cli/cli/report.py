@@ -18,8 +18,8 @@ def report(run: Path, as_json: bool) -> None:
 
     Works on runs that are not finished: it shows what is known so far.
     """
-    from unlearn_cli.report import write_report
+    from unlearn_cli.cli.result import write
     from unlearn_cli.runs import RunFolder
 
-    path = str(write_report(RunFolder.open(run)))
+    path = str(write(RunFolder.open(run)))
     click.echo(json.dumps({"report": path}) if as_json else path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from unlearn_cli.runs import Evaluation, RunFolder
 
 def show_result(run: RunFolder, as_json: bool) -> None:
     """Write the report, print the table before / after / retain reference and the verdict."""
-    report(run)
+    write(run)
     finished = _finished(run)
     by_label: dict[str, Evaluation] = {}
     for evaluation in run.evaluations():
@@ -33,15 +34,15 @@ def show_result(run: RunFolder, as_json: bool) -> None:
         click.echo(f"{finished.verdict}: {finished.explanation}\n{run.folder}")
 
 
-def report(run: RunFolder) -> None:
-    """Write report.html, with the sections that plugins add."""
+def write(run: RunFolder) -> Path:
+    """Write report.html, with the sections that plugins add; its path."""
     from unlearn_cli.report import write_report
 
     def warn(problem: UnlearnError) -> None:
         click.echo(f"warning: {problem.line()}", err=True)
 
     added = hooks.call("report_sections", warn, run=run)
-    write_report(run, [section for sections in added for section in sections])
+    return write_report(run, [section for sections in added for section in sections])
 
 
 def _finished(run: RunFolder) -> RunFinished:

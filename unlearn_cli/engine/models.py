@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +90,9 @@ def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
 
     where = _locate(path)
     attention = {} if table.attention == "auto" else {"attn_implementation": table.attention}
-    with _explained(path, "model"):
+    # The conversion of a GGUF file draws its own progress bar, over ours.
+    silent = redirect_stderr(io.StringIO()) if where.options else nullcontext()
+    with _explained(path, "model"), silent:
         model = AutoModelForCausalLM.from_pretrained(
             where.name, dtype=_dtype(table, device), **attention, **_options(table, where)
         )

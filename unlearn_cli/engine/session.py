@@ -50,6 +50,7 @@ class Session:
         transformers_logging.disable_progress_bar()  # the engine emits events and never prints
         transformers_logging.set_verbosity_error()
         self.spec, self.listener = spec, listener
+        _refuse_twins(spec)
         self.accelerator = _accelerator(spec)
         self.device: torch.device = self.accelerator.device
 
@@ -217,6 +218,17 @@ def _texts(row: Row) -> Iterator[str]:
     yield from (message.content for message in row.messages)
     yield from (row.prompt, row.answer, row.paraphrase or "", row.paraphrased_question or "")
     yield from (*row.perturbed, *row.answers, *row.alternates)
+
+
+def _refuse_twins(spec: Spec) -> None:
+    """Results are filed under the evaluator's name."""
+    names = [table.evaluator for table in spec.evaluate]
+    if twins := {name for name in names if names.count(name) > 1}:
+        raise UsageError(
+            f"{', '.join(sorted(twins))} is there more than once",
+            where="[[evaluate]]",
+            hint="name each evaluator once in a run; `unlearn evaluate` takes other options",
+        )
 
 
 def _accelerator(spec: Spec) -> Accelerator:

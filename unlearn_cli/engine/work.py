@@ -23,7 +23,7 @@ from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.reference import ReferenceStore, Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.train import Optimization
-from unlearn_cli.errors import RunError
+from unlearn_cli.errors import DataError, RunError
 from unlearn_cli.spec.tables import Spec
 
 GIB = 2**30
@@ -88,9 +88,18 @@ def prepare(session: Session, encoder: Encoder) -> Work:
 def _alternates(session: Session, encoder: Encoder, plan: Plan, forget: EncodedSplit) -> Alternates:
     rows = [forget.rows[k] for k in forget.row]
     choices = load_alternates(session.spec.data.alternates, rows, Path.cwd())
-    return Alternates(
-        plan, choices, lambda row, answer: encoder.encode(rows[row], answer=answer)[0]
-    )
+
+    def encode(row: int, answer: str) -> Encoded:
+        encoded = encoder.encode(rows[row], answer=answer)
+        if len(encoded) != 1 or rows[row].kind == "text":
+            raise DataError(
+                f"row {rows[row].id} cannot take the alternate answer {answer!r}",
+                where="[data].alternates",
+                hint="alternates need rows with a question or prompt, and answers with a token",
+            )
+        return encoded[0]
+
+    return Alternates(plan, choices, encode)
 
 
 def optimization(spec: Spec) -> Optimization:
