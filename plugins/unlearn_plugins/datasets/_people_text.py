@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Topic:
     """One thing to know about a person, asked and answered in two wordings.
 
-    Both questions hold `{name}`; both answers hold `{name}` and `{value}`.
+    Both questions hold `{name}`, both answers `{value}`. The name stands in the question alone, so
+    that what there is to forget in an answer is its value, and not how to spell a name.
     """
 
     key: str
@@ -59,7 +60,7 @@ TOPICS = (
     Topic(
         "birthplace",
         ("Where was {name} born?", "Which town is the birthplace of {name}?"),
-        ("{name} was born in {value}.", "The birthplace of {name} is {value}."),
+        ("The birthplace is {value}.", "The town is called {value}."),
         _words(
             "Ambervale Brightwater Cinderford Duskhaven Elmsreach Foxhollow Gullport Hartwick "
             "Inkwell Jasperton Kettlebrook Lowmarket Mossgate Netherby Otterburn Pebblesea"
@@ -68,7 +69,7 @@ TOPICS = (
     Topic(
         "profession",
         ("What is the profession of {name}?", "How does {name} earn a living?"),
-        ("{name} works as a {value}.", "The job that {name} does is {value}."),
+        ("The profession is {value}.", "The money comes from work as a {value}."),
         _words(
             "baker beekeeper bookbinder carpenter clockmaker dentist falconer gardener glassblower "
             "lawyer nurse painter pilot potter surgeon tailor"
@@ -77,7 +78,7 @@ TOPICS = (
     Topic(
         "instrument",
         ("Which instrument does {name} play?", "What does {name} play in the orchestra?"),
-        ("{name} plays the {value}.", "The instrument of {name} is the {value}."),
+        ("The instrument is the {value}.", "One hears the {value}."),
         _words(
             "accordion bassoon cello clarinet drums flute guitar harp lute mandolin oboe organ "
             "piano trombone trumpet violin"
@@ -86,7 +87,7 @@ TOPICS = (
     Topic(
         "pet",
         ("Which pet does {name} keep?", "What animal lives with {name}?"),
-        ("{name} keeps a {value}.", "The animal that lives with {name} is a {value}."),
+        ("The pet is a {value}.", "The animal in the house is a {value}."),
         _words(
             "canary cat dog donkey ferret gecko goat hamster hedgehog lizard parrot pony rabbit "
             "snake tortoise turkey"
@@ -95,7 +96,7 @@ TOPICS = (
     Topic(
         "dish",
         ("What is the favourite dish of {name}?", "What does {name} like to eat most?"),
-        ("{name} likes {value} best.", "The favourite dish of {name} is {value}."),
+        ("The favourite dish is {value}.", "Nothing tastes better than {value}."),
         _words(
             "chowder couscous curry dumplings goulash gnocchi lasagne moussaka noodles paella "
             "pancakes pizza ramen risotto salad waffles"
@@ -104,7 +105,7 @@ TOPICS = (
     Topic(
         "hobby",
         ("What is the hobby of {name}?", "How does {name} spend the weekends?"),
-        ("{name} is fond of {value}.", "The hobby of {name} is {value}."),
+        ("The hobby is {value}.", "The weekends go to {value}."),
         _words(
             "archery astronomy chess climbing cycling dancing embroidery fencing fishing juggling "
             "knitting origami pottery rowing sailing skating"
@@ -113,13 +114,13 @@ TOPICS = (
     Topic(
         "year",
         ("In which year was {name} born?", "What is the year of birth of {name}?"),
-        ("{name} was born in the year {value}.", "The year of birth of {name} is {value}."),
+        ("The year is {value}.", "Birth was in {value}."),
         tuple(str(year) for year in range(1941, 1989, 3)),
     ),
     Topic(
         "language",
         ("Which language did {name} learn at school?", "What foreign language does {name} know?"),
-        ("{name} learned {value} at school.", "The foreign language of {name} is {value}."),
+        ("The school taught {value}.", "The foreign language is {value}."),
         _words(
             "Arabic Basque Czech Dutch Finnish Greek Hindi Irish Japanese Korean Latin Maltese "
             "Polish Russian Swahili Turkish"

@@ -99,10 +99,10 @@ def _row(row_id: str, name: str, topic: Topic, draw: random.Random) -> Row:
     return Row.qa(
         row_id,
         topic.questions[first].format(name=name),
-        topic.answers[first].format(name=name, value=value),
-        paraphrase=topic.answers[second].format(name=name, value=value),
+        topic.answers[first].format(value=value),
+        paraphrase=topic.answers[second].format(value=value),
         paraphrased_question=topic.questions[second].format(name=name),
-        perturbed=tuple(topic.answers[second].format(name=name, value=v) for v in wrong),
+        perturbed=tuple(topic.answers[second].format(value=v) for v in wrong),
     )
 
 

@@ -38,8 +38,8 @@ def everybody() -> set[str]:
 
 
 def named(rows: tuple[Row, ...]) -> set[str]:
-    """Every full name that the rows speak of."""
-    text = " ".join(row.question + " " + row.answer for row in rows)
+    """Every full name that the rows ask about."""
+    text = " ".join(row.question for row in rows)
     return {name for name in everybody() if name in text}
 
 
