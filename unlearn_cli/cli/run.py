@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import click
@@ -37,7 +36,9 @@ def run(
     named = [*overrides, *([f"name={name}"] if name else [])]
     resolved = hooks.change_spec(load_spec(spec, named, seed=seed))
     if processes is not None and "LOCAL_RANK" not in os.environ:
-        return _launch(processes)
+        from unlearn_cli.engine.launch import launch
+
+        return launch(processes, ["-m", "unlearn_cli", *sys.argv[1:]])
     if dry_run:
         return _dry_run(resolved, as_json)
 
@@ -51,14 +52,6 @@ def run(
 
         show_result(folder, as_json)
     return 0
-
-
-def _launch(processes: int) -> int:
-    """The same command line under accelerate, which starts the processes."""
-    from unlearn_cli.engine.launch import launcher
-
-    command = [*launcher(processes), "-m", "unlearn_cli", *sys.argv[1:]]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 - our own command line
 
 
 def _dry_run(spec: object, as_json: bool) -> int:

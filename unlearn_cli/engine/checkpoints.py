@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from unlearn_cli.engine.models import replace_folder
+from unlearn_cli.engine.models import replace_folder, writing
 from unlearn_cli.errors import RunError
 
 
@@ -44,21 +44,18 @@ class Checkpoints:
         partial = self.folder / f".step-{state.step}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            torch.save(dict(optimizer), partial / "optimizer.pt")
-            (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-            hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-            (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
-            replace_folder(partial, final)
-        except OSError as error:
+            with writing("the checkpoint", final):
+                partial.mkdir(parents=True)
+                model.save_pretrained(partial)
+                tokenizer.save_pretrained(partial)
+                with (partial / "optimizer.pt").open("wb") as file:
+                    torch.save(dict(optimizer), file)
+                (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+                hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+                (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
+                replace_folder(partial, final)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            raise RunError(
-                f"the checkpoint cannot be written ({error.strerror or error})",
-                where=str(final),
-                hint="make room and run again with --resume; earlier checkpoints are untouched",
-            ) from error
         self._prune()
         return final
 

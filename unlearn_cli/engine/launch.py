@@ -1,16 +1,40 @@
-"""How accelerate starts several processes on this machine."""
+"""Several processes on this machine, as torchrun starts them; accelerate joins them."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from collections.abc import Sequence
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 
-def launcher(processes: int) -> list[str]:
-    """The command that starts `processes` processes: one a GPU, or all on the CPU."""
-    gpus = torch.cuda.device_count()
-    device = ["--multi_gpu"] if gpus >= processes > 1 else [] if gpus else ["--cpu"]
-    count = ["--num_processes", str(processes), "--num_machines", "1"]
-    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return [sys.executable, "-m", "accelerate.commands.launch", *count, *device, *quiet]
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `python ARGUMENTS` in each process: one a GPU, or all on the CPU where there is none.
+
+    `accelerate launch --cpu` would start a single one, whatever the number it is given.
+
+    Returns:
+        The exit code of the process that failed first; 0 where none did.
+    """
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the process has said it
+    if not torch.cuda.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="unlearn",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*arguments)
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    return 0

@@ -7,16 +7,17 @@ import io
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from unlearn_cli.errors import ModelError
+from unlearn_cli.errors import ModelError, RunError
 from unlearn_cli.spec.tables import ModelTable
 
 if TYPE_CHECKING:
@@ -204,10 +205,30 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    replace_folder(partial, folder)
+    with writing("the model", folder):
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        replace_folder(partial, folder)
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Turn what a full disk raises into a RunError that names the path.
+
+    safetensors has an error of its own, and torch hides the OSError behind a RuntimeError.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, OSError | SafetensorError):
+            raise
+        raise RunError(
+            f"{what} cannot be written ({getattr(cause, 'strerror', None) or cause})",
+            where=str(path),
+            hint="make room and run again with --resume; what was complete is untouched",
+        ) from error
 
 
 def replace_folder(partial: Path, folder: Path) -> None:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Batch, Scorer, at_least_float32, collate
+from unlearn_cli.engine.models import writing
 from unlearn_cli.errors import RunError
 
 
@@ -197,12 +198,6 @@ def _write_stream(folder: Path, request: Request, scored: dict[int, tuple[Any, A
     }
     if request.logits:
         arrays["hidden"] = np.concatenate([scored[row][1] for row in rows])
-    try:
+    with writing("the reference store", folder):
         for name, array in arrays.items():
             np.save(folder / f"{request.stream}.{name}.npy", array)
-    except OSError as error:
-        raise RunError(
-            f"the reference store cannot be written ({error.strerror or error})",
-            where=str(folder),
-            hint="make room and run again with --resume",
-        ) from error

@@ -1,0 +1,109 @@
+"""A run that is killed or interrupted ends, once resumed, with the bits of one that was not."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Here, Outcome, Workplace, evaluation, finish, steps, weights
+
+pytestmark = pytest.mark.slow
+TOTAL = 16
+SETTINGS = (f"train.steps={TOTAL}", "checkpoints.every=3", "evaluate.0.every=8")
+LONGER = tuple(part for setting in SETTINGS for part in ("--set", setting))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    finished: tuple[Workplace, Outcome, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run that the others must equal."""
+    place = Workplace(tmp_path_factory.mktemp("undisturbed"), finished[0].cache)
+    place.spec.write_text(finished[0].spec.read_text("utf-8"), encoding="utf-8")
+    outcome = place.unlearn("run", "spec.toml", *LONGER)
+    assert outcome.code == 0, outcome.err
+    return place.run_folder("tiny")
+
+
+def interrupt(place: Workplace, after: int, sent: signal.Signals) -> Outcome:
+    """Start the run and send it a signal as soon as its log holds step `after`."""
+    process = place.start("run", "spec.toml", *LONGER)
+    run = place.run_folder("tiny")
+    while process.poll() is None and (not steps(run) or steps(run)[-1] < after):
+        time.sleep(0.002)
+    process.send_signal(sent)
+    return finish(process)
+
+
+def assert_same(run: Path, undisturbed: Path) -> None:
+    """Same weights, same evaluations, and every step once in the log."""
+    assert weights(run / "model") == weights(undisturbed / "model")
+    assert steps(run) == list(range(1, TOTAL + 1))
+    for step in ("step-8", f"step-{TOTAL}"):
+        assert evaluation(run, step)["table"] == evaluation(undisturbed, step)["table"]
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_killed_run_resumes_to_the_same_bits(
+    place: Workplace, undisturbed: Path, here: Here, attempt: int
+) -> None:
+    """SIGKILL at a random moment of training, which no handler sees."""
+    after = random.randrange(1, TOTAL - 4)
+    outcome = interrupt(place, after, signal.SIGKILL)
+    assert outcome.code == -signal.SIGKILL, f"not killed after step {after}: {outcome.err}"
+    resumed = here("run", "spec.toml", *LONGER, "--resume")
+    assert resumed.code == 0, f"killed after step {after}: {resumed.err}"
+    assert_same(place.run_folder("tiny"), undisturbed)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(
+    place: Workplace, undisturbed: Path, here: Here
+) -> None:
+    """Exit code 130, one line that names the command, a checkpoint of the last step; the command,
+    taken from that line, ends with the same bits."""
+    outcome = interrupt(place, 5, signal.SIGINT)
+    run = place.run_folder("tiny")
+    assert outcome.code == 130, outcome.err
+    assert "Traceback" not in outcome.err
+    (line,) = outcome.errors
+    command = line.split("resume with: unlearn ")[1].split()
+    assert command == ["run", str(run / "spec.toml"), "--resume"]
+    assert (run / "checkpoints" / f"step-{steps(run)[-1]}" / "hashes.json").is_file()
+    resumed = here(*command)
+    assert resumed.code == 0, resumed.err
+    assert_same(run, undisturbed)
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed: Path, here: Here) -> None:
+    """`--resume` of a run that is done prints its table and leaves the weights as they are."""
+    before = (weights(undisturbed / "model"), (undisturbed / "events.jsonl").read_bytes())
+    outcome = here("run", str(undisturbed / "spec.toml"), "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "forget.probability" in outcome.out
+    assert before == (weights(undisturbed / "model"), (undisturbed / "events.jsonl").read_bytes())
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    place: Workplace, undisturbed: Path, here: Here
+) -> None:
+    """One byte of the newest checkpoint flipped: resuming says so and still ends the same."""
+    keep = (*LONGER, "--set", "checkpoints.keep=2")
+    process = place.start("run", "spec.toml", *keep)
+    run = place.run_folder("tiny")
+    while process.poll() is None and (not steps(run) or steps(run)[-1] < 10):
+        time.sleep(0.002)
+    process.kill()
+    finish(process)
+    newest = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+    file = newest / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    resumed = here("run", "spec.toml", *keep, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert str(file) in resumed.err
+    assert_same(run, undisturbed)
