@@ -8,6 +8,11 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import settings
+
+# A test says what must hold, never how fast: machines differ.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 Install = Callable[..., Path]
 

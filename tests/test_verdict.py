@@ -105,6 +105,20 @@ def test_beyond_the_reference_is_over_forgotten(
     assert said in found.explanation
 
 
+def test_a_little_less_probable_is_not_beyond() -> None:
+    """Answers a shade less probable than the reference's, with truth ratios on the target's side:
+    the tested quantity says that it still knows."""
+    found = verdict(table(quality=1e-9, utility=0.6, probability=0.149, ratios=(0.3, 0.4, 0.5)))
+    assert found.name == "not forgotten"
+
+
+def test_a_target_that_never_knew_shows_nothing() -> None:
+    """Where the target's own forget quality is above the threshold, nothing was there to forget."""
+    found = verdict(table(quality=0.4, utility=0.6), target=table(quality=0.3, utility=0.6))
+    assert found.name == "unknown"
+    assert "Before unlearning, forget quality is 0.3" in found.explanation
+
+
 def test_without_reference_what_is_known_is_said() -> None:
     """Unknown names the option that makes it known, and probability before and after."""
     found = judge(table(utility=0.6, probability=0.2), TARGET, None, VerdictTable())

@@ -60,12 +60,6 @@ class RunError(UnlearnError):
     """A run that had to stop: loss not finite, nothing moved, disk full (exit code 1)."""
 
 
-class ThresholdMissed(UnlearnError):  # noqa: N818 - an outcome, not a fault
-    """The run finished and a threshold of the spec was missed (exit code 3)."""
-
-    exit_code = 3
-
-
 class Interrupted(UnlearnError):  # noqa: N818 - the user's wish, not a fault
     """The user stopped the run; it can be resumed (exit code 130)."""
 

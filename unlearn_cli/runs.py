@@ -237,11 +237,16 @@ def environment() -> dict[str, Any]:
     """Versions and hardware that a result may depend on. Never the host's or the user's name."""
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
+        **versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that decide numbers."""
+    return {package: _version(package) for package in PACKAGES}
 
 
 def write_atomically(path: Path, text: str) -> None:

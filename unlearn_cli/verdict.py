@@ -3,11 +3,13 @@
 Two-sided, and decided in this order:
 
 collapsed       less than half of the target's utility is left; nothing else matters then
-unknown         forget quality is null: nothing to compare with
+unknown         forget quality is null: nothing to compare with; or the target's own is above the
+                threshold already: it did not know more than a model that never saw the forget set
 forgotten       forget quality is above its threshold. It stays `forgotten` where too much utility
                 was lost; the explanation then says so, and `missed` names the threshold
 over-forgotten  forget quality is not above its threshold, and the model lies beyond the retain
-                reference: its median truth ratio is higher, or its answers are less probable
+                reference: its median truth ratio is higher, or its answers are less than half as
+                probable (a little less says nothing: the truth ratio is what was tested)
 not forgotten   neither
 
 Utility is model utility, or the probability of the retain answers where that is null.
@@ -25,6 +27,8 @@ from unlearn_cli.spec.tables import VerdictTable
 Name = Literal["forgotten", "not forgotten", "over-forgotten", "collapsed", "unknown"]
 COLLAPSED = 0.5
 """Share of the target's utility below which the model is no longer of use."""
+FAR_BELOW = 0.5
+"""Share of the reference's probability below which answers are suppressed, not just unknown."""
 UTILITIES = {"model_utility": "model utility", "retain.probability": "retain probability"}
 
 
@@ -77,6 +81,9 @@ def judge(
         return Verdict("collapsed", f"The model is broken: only {utility} is left.", missed)
     if quality is None:
         return Verdict("unknown", _unknown(after, target, utility), missed)
+    before = _value(target, "forget_quality")
+    if before is not None and before > thresholds.forget_quality:
+        return Verdict("unknown", _nothing_to_forget(before, thresholds), missed)
     if quality > thresholds.forget_quality:
         return Verdict("forgotten", _forgotten(quality, utility, thresholds), missed)
     found = f"Forget quality is {quality:.2g}, not above {thresholds.forget_quality:g}: the model"
@@ -84,6 +91,14 @@ def judge(
         return Verdict("over-forgotten", f"{found} went too far, {' and '.join(beyond)}.", missed)
     compared = _comparison(after, reference)
     return Verdict("not forgotten", f"{found} still knows the forget set{compared}.", missed)
+
+
+def _nothing_to_forget(quality: float, thresholds: VerdictTable) -> str:
+    return (
+        f"Before unlearning, forget quality is {quality:.2g}, above "
+        f"{thresholds.forget_quality:g}: the target cannot be told from a model that never saw the "
+        "forget set, so this run cannot show that anything was forgotten."
+    )
 
 
 def _value(table: Table | None, name: str) -> float | None:
@@ -145,7 +160,7 @@ def _beyond(after: Table, reference: Table | None) -> list[str]:
             "false answers look likelier to it than to one that never saw the forget set (median "
             f"truth ratio {ratio:.3g}, retain reference {reference_ratio:.3g})"
         )
-    if p is not None and reference_p is not None and p < reference_p:
+    if p is not None and reference_p is not None and p < FAR_BELOW * reference_p:
         found.append(
             f"true answers less probable than to one that never saw them (mean {p:.3g}, "
             f"retain reference {reference_p:.3g})"

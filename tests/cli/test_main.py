@@ -12,7 +12,7 @@ import pytest
 
 import unlearn_cli
 from unlearn_cli import cli, hooks
-from unlearn_cli.errors import DataError, Interrupted, SpecError, ThresholdMissed, UsageError
+from unlearn_cli.errors import DataError, Interrupted, SpecError, UsageError
 
 Install = Callable[..., Path]
 
@@ -70,7 +70,6 @@ def test_an_unknown_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]
     [
         (UsageError("what", where="here", hint="try"), 2, "error: here: what; try\n"),
         (DataError("no rows", where="a.jsonl"), 1, "error: a.jsonl: no rows\n"),
-        (ThresholdMissed("utility"), 3, "error: utility\n"),
         (Interrupted("stopped"), 130, "error: stopped\n"),
         (KeyboardInterrupt(), 130, "\nerror: interrupted\n"),
         (SpecError([UsageError("a"), UsageError("b")]), 2, "error: a\nerror: b\n"),

@@ -93,16 +93,22 @@ class Workplace:
         return finish(self.start(*args, **options))
 
     def launch(self, *args: str) -> Outcome:
-        """`accelerate launch -m unlearn_cli ARGS` with two processes on the CPU."""
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-        count = ["--num_processes", "2", "--num_machines", "1"]
-        return finish(self._start([*launcher, *count, "-m", "unlearn_cli", *args]))
+        """`accelerate launch -m unlearn_cli ARGS` with two processes.
 
-    def _start(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
+        `--cpu` would make it start a single one; `--multi_gpu` picks the launcher, not the device.
+        """
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+        count = ["--num_processes", "2", "--num_machines", "1"]
+        cpu = {"ACCELERATE_USE_CPU": "true"}
+        return finish(self._start([*launcher, *count, "-m", "unlearn_cli", *args], cpu))
+
+    def _start(
+        self, command: list[str], extra: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment(extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

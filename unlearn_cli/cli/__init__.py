@@ -1,8 +1,7 @@
 """The command `unlearn`: commands by name, errors as one line, exit codes.
 
 A command is imported when it is called and not before, so that `unlearn --help` and the listings
-start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 3 a threshold of the spec
-was missed; 130 interrupted.
+start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        found = self.folder.glob("step-*")
-        return sorted(int(path.name.removeprefix("step-")) for path in found)
+        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint of a step."""
@@ -92,10 +92,25 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Step of the checkpoint with the best metric; None where none has one."""
-        metrics = {step: self.state(step).metric for step in self.steps()}
+        metrics = {step: self._metric(step) for step in self.steps()}
         known = {step: metric for step, metric in metrics.items() if metric is not None}
         sign = 1 if self.higher_is_better else -1
         return max(known, key=lambda step: (sign * known[step], step), default=None)
+
+    def _metric(self, step: int) -> float | None:
+        """The metric of a checkpoint; None also where the checkpoint is damaged."""
+        try:
+            text = (self.path(step) / "state.json").read_text(encoding="utf-8")
+            metric: float | None = json.loads(text)["metric"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return metric
+
+    def discard_after(self, step: int) -> None:
+        """Delete the checkpoints beyond `step`: they are damaged, and will be made again."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self.path(later))
 
     def optimizer(self, step: int) -> dict[str, Any]:
         """The optimizer's state, on CPU."""

@@ -162,7 +162,8 @@ def _make_stream(
     scored: dict[int, tuple[Any, Any]] = {}
     for rows in mine:
         batch = collate([request.items[row] for row in rows], pad_id).to(accelerator.device)
-        scored |= zip(rows, _score(scorer, batch, head if request.logits else None), strict=True)
+        found = _score(scorer, batch, head if request.logits else None, accelerator)
+        scored |= zip(rows, found, strict=True)
     gathered: dict[int, tuple[Any, Any]] = dict(gather_object(list(scored.items())))
     if accelerator.is_main_process:
         _write_stream(folder, request, gathered)
@@ -170,9 +171,12 @@ def _make_stream(
 
 
 @torch.no_grad()
-def _score(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> Iterable[tuple[Any, Any]]:
+def _score(
+    scorer: Scorer, batch: Batch, head: FrozenHead | None, accelerator: Accelerator
+) -> Iterable[tuple[Any, Any]]:
     """For each row of the batch: log-probabilities (n,) and hidden states (n, d) or None."""
-    scores = scorer(batch)
+    with accelerator.autocast():  # as in training, so that the first step starts at the reference
+        scores = scorer(batch)
     counts = torch.bincount(batch.row, minlength=scores.rows).tolist()
     logp = [part.cpu().numpy() for part in torch.split(scores.token_logp, counts)]
     if head is None or scorer.hidden is None:

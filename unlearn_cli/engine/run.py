@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+import torch
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
-from unlearn_cli.engine.data import fingerprint
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, save_model
@@ -134,9 +134,16 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
             folder.update_manifest(status="interrupted")
             what = error.what if isinstance(error, Interrupted) else "interrupted"
             raise Interrupted(what, hint=resume_with) from None
-        except UnlearnError as error:
-            session.emit(RunFailed(error.line()))
-            folder.update_manifest(status="failed", error=error.line())
+        except Exception as error:
+            line = error.line() if isinstance(error, UnlearnError) else repr(error)
+            session.emit(RunFailed(line))
+            folder.update_manifest(status="failed", error=line)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise RunError(
+                    "out of memory",
+                    where=str(session.device),
+                    hint="lower train.micro_batch, or set train.activation_checkpointing = true",
+                ) from error
             raise
         folder.update_manifest(status="finished")
 
@@ -162,7 +169,7 @@ class Run:
         self.references = evaluate_reference(self.session, models, self.folder)
         loaded = self.session.load(models.target())
         start_hash = model_fingerprint(loaded.model)
-        self._manifest(model=start_hash, forget=fingerprint(self.session.bundle.forget))
+        self._check_inputs({"model": start_hash, **self.session.inputs()})
         self.before = self.session.evaluate(
             loaded,
             start_hash,
@@ -184,6 +191,18 @@ class Run:
         if self.session.accelerator.is_main_process:
             save_model(loaded.model, loaded.tokenizer, self.folder.model)
         return self._finish(after, end_hash, time.perf_counter() - started)
+
+    def _check_inputs(self, inputs: dict[str, str]) -> None:
+        """Note what the run starts from; a resumed run must start from the same."""
+        before = self.folder.manifest.get("inputs", inputs)
+        changed = sorted(name for name in inputs if before.get(name) != inputs[name])
+        if changed:
+            raise UsageError(
+                f"the {', '.join(changed)} changed since the run began",
+                where=str(self.folder.folder),
+                hint="start a new run under another name",
+            )
+        self._manifest(inputs=inputs)
 
     def _train(self, loaded: Loaded) -> int:
         """Unlearn; the step whose weights the model holds afterwards."""
@@ -251,6 +270,7 @@ class Run:
         self.session.accelerator.wait_for_everyone()
         done = state.step if state else 0
         if self.session.accelerator.is_main_process:
+            checkpoints.discard_after(done)
             self.folder.truncate_events(done)
         if state:
             trainer.resume(state)
@@ -266,13 +286,16 @@ class Run:
             period = plan.steps_per_epoch if every == "epoch" else every
             return step % period == 0 or (step == total and best is not None)
 
-        def evaluate(step: int) -> float | None:
-            if any(is_due(table.every, step) for table in self.spec.evaluate):
-                self.on_the_way[step] = self._evaluate_now(loaded, step)
-                return _number(self.on_the_way[step], best).value if best else None
-            return None
+        def checkpoint(step: int) -> bool:
+            return is_due(self.spec.checkpoints.every, step)
 
-        return Due(lambda step: is_due(self.spec.checkpoints.every, step), evaluate)
+        def evaluate(step: int) -> float | None:
+            compared = best is not None and checkpoint(step)
+            if compared or any(is_due(table.every, step) for table in self.spec.evaluate):
+                self.on_the_way[step] = self._evaluate_now(loaded, step)
+            return _number(self.on_the_way[step], best).value if compared else None
+
+        return Due(checkpoint, evaluate)
 
     def _evaluate_now(self, loaded: Loaded, step: int) -> list[Evaluation]:
         return self.session.evaluate(

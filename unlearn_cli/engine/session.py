@@ -36,7 +36,7 @@ from unlearn_cli.events import (
     StageStarted,
     StepDone,
 )
-from unlearn_cli.runs import Evaluation, Generated, RunFolder, write_atomically
+from unlearn_cli.runs import Evaluation, Generated, RunFolder, versions, write_atomically
 from unlearn_cli.spec.tables import EvaluateTable, Spec
 
 CACHED = ("target", "retain_reference")
@@ -157,19 +157,25 @@ class Session:
         evaluator = catalog.build("evaluator", table.evaluator, table.options)
         encoder = self.encoder(loaded.tokenizer)
         settings = dataclasses.asdict(evaluator) | {"encoding": encoder.fingerprint}
-        compared = reference.model if reference else None
-        key = content_key(table.evaluator, model_hash, self.data_hash, settings, compared)
+        self._check_comparable(reference, settings)
+        compared = label if label == "retain_reference" else reference and reference.to_json()
+        key = content_key(
+            versions(), table.evaluator, model_hash, self.data_hash, settings, compared
+        )
         kept = cache_folder("evaluations") / f"{key}.json" if label in CACHED else None
         title = f"Evaluate the {label.replace('_', ' ')}"
         if kept and kept.exists():
             self.cached("evaluate", title)
             return replace(Evaluation.read(kept), label=label, step=step)
         scored = self._score(loaded, encoder, evaluator, table.batch_size, title)
+        compare = _table(reference)
+        if label == "retain_reference":  # it is its own reference: a forget quality of 1
+            compare = build_table(evaluator, scored, None, self.bundle)
         evaluation = Evaluation(
             evaluator=table.evaluator,
             label=label,
             step=step,
-            table=build_table(evaluator, scored, _table(reference), self.bundle),
+            table=build_table(evaluator, scored, compare, self.bundle),
             model=model_hash,
             data=self.data_hash,
             settings=settings,
@@ -183,6 +189,19 @@ class Session:
             write_atomically(kept, evaluation.to_json())
         self.accelerator.wait_for_everyone()
         return evaluation
+
+    def _check_comparable(self, reference: Evaluation | None, settings: dict[str, Any]) -> None:
+        """Raise RunError where the retain reference was measured on other rows, or otherwise."""
+        if reference is None:
+            return
+        wrong = [] if reference.data == self.data_hash else ["rows"]
+        wrong += sorted(k for k, v in settings.items() if reference.settings.get(k) != v)
+        if wrong:
+            raise RunError(
+                f"the retain reference was evaluated with other {', '.join(wrong)}",
+                where="[retain_reference]",
+                hint="evaluate it again with this spec, or name the model: retain_reference.path",
+            )
 
     def _score(
         self, loaded: Loaded, encoder: Encoder, evaluator: Any, batch_size: int, title: str
@@ -202,12 +221,23 @@ class Session:
                 progress=progress,
             )
 
+    def inputs(self) -> dict[str, str]:
+        """Content of everything that training reads, besides the model and the spec."""
+        bundle, alternates = self.bundle, Path(self.spec.data.alternates)
+        lines = alternates.read_text("utf-8") if alternates.is_file() else ""
+        return {
+            "forget rows": fingerprint(bundle.forget),
+            "retain rows": fingerprint(bundle.retain),
+            "evaluation rows": self.data_hash,
+            "alternates": content_key(lines),
+        }
+
     @cached_property
     def data_hash(self) -> str:
         """Content of all rows that the evaluations may score."""
         bundle = self.bundle
         names = sorted({"forget", "retain", *bundle.evaluation})
-        return fingerprint([row for name in names for row in bundle.rows(name)])
+        return content_key({name: fingerprint(bundle.rows(name)) for name in names})
 
 
 def _table(evaluation: Evaluation | None) -> Table | None:
@@ -242,9 +272,9 @@ def _accelerator(spec: Spec) -> Accelerator:
             )
         folder = Path(spec.output.folder) / spec.name
         trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
-    try:
-        return Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
-    except ValueError as error:
+    accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
+    if spec.train.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError(
-            str(error), where="[train].mixed_precision", hint='use "no" or "bf16" here'
-        ) from error
+            "fp16 needs an accelerator", where="[train].mixed_precision", hint='use "no" or "bf16"'
+        )
+    return accelerator

@@ -22,6 +22,7 @@ from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.train import Optimization, Trainer
+from unlearn_cli.runs import versions
 
 
 class Models:
@@ -37,7 +38,9 @@ class Models:
             return str(self.spec.model.path)
         bundle = self.session.bundle
         title = "Fine-tune the target on forget + retain"
-        return str(self._make("target", title, (*bundle.forget, *bundle.retain)))
+        folder = self._make("target", title, (*bundle.forget, *bundle.retain))
+        self._base = None  # no second model stays in memory
+        return str(folder)
 
     def retain_reference(self) -> str | None:
         """Path of the model that never saw the forget rows; None where the spec has none."""
@@ -72,8 +75,10 @@ class Models:
     def _key(self, rows: Sequence[Row]) -> str:
         spec = self.session.spec
         recipe = spec.target.model_dump(exclude={"base"})
-        precision = (spec.train.mixed_precision, spec.model.dtype)
-        return content_key(self._base_key, fingerprint(rows), recipe, precision, spec.seed)
+        precision = (spec.train.mixed_precision, spec.model.dtype, spec.model.attention)
+        return content_key(
+            versions(), self._base_key, fingerprint(rows), recipe, precision, spec.seed
+        )
 
     def _fine_tune(
         self, loaded: Loaded, stage: str, title: str, rows: Sequence[Row], folder: Path

@@ -87,6 +87,8 @@ class Trainer:
         optimizer: Any = self.optimizer
         optimizer.load_state_dict(self.checkpoints.optimizer(state.step))
         self.scheduler.load_state_dict(dict(state.scheduler))
+        if self.accelerator.scaler is not None and state.extra:
+            self.accelerator.scaler.load_state_dict(dict(state.extra))
         self.done = state.step
 
     def restore(self, step: int) -> None:
@@ -186,7 +188,8 @@ class Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.scheduler.step()
+        if not self.accelerator.optimizer_step_was_skipped:  # fp16 looks for its scale
+            self.scheduler.step()
         return norm
 
     def _report(
@@ -215,7 +218,9 @@ class Trainer:
     def _checkpoint(self, metric: float | None) -> None:
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.scorer).model
-            state = State(self.done, self.scheduler.state_dict(), metric)
+            scaler = self.accelerator.scaler
+            extra = scaler.state_dict() if scaler is not None else {}
+            state = State(self.done, self.scheduler.state_dict(), metric, extra)
             optimizer: Any = self.optimizer
             path = self.checkpoints.save(state, model, self.tokenizer, optimizer.state_dict())
             self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))

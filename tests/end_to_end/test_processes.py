@@ -1,0 +1,77 @@
+"""Two processes on the CPU give what one gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import Outcome, Workplace, evaluation, events, steps
+
+pytestmark = pytest.mark.slow
+STEPS, RATE = 4, 1e-4  # as in the spec
+
+
+def tensors(run: Path) -> dict[str, Any]:
+    """The weights of a run's model, by name."""
+    from safetensors.torch import load_file
+
+    return dict(load_file(run / "model" / "model.safetensors"))
+
+
+def assert_as_one(run: Path, one: Path) -> None:
+    """Float tolerance: two processes add the same summands in another order, so a gradient differs
+    in its last bits. Adam divides it by its own size, and so may turn a rounding error of a
+    gradient near 0 into any step up to the learning rate: a weight may be off by 2 x rate x steps
+    at worst, and hardly any is: the mean must stay a hundred times smaller than one update."""
+    import torch
+
+    expected, found = tensors(one), tensors(run)
+    off = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected])
+    assert off.max() <= 2 * RATE * STEPS
+    assert off.mean() <= RATE / 100
+    assert steps(run) == steps(one)
+    for place in ("step-0", f"step-{STEPS}"):
+        assert_same_rows(evaluation(run, place), evaluation(one, place))
+
+
+def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Every row's every value, each row once, in the same order."""
+    rows = found["table"]["rows"]
+    assert rows.keys() == expected["table"]["rows"].keys()
+    for name, metrics in expected["table"]["rows"].items():
+        for metric, values in metrics.items():
+            assert list(rows[name][metric]) == list(values)
+            assert rows[name][metric] == pytest.approx(values, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", ["--processes", "accelerate launch"])
+def test_two_processes_give_what_one_gives(
+    finished: tuple[Workplace, Outcome, Path], way: str
+) -> None:
+    """Target and reference from the cache, then reference pass, training and evaluation on two:
+    same weights and the same value for every row, and one log, one table, one report."""
+    place, _, one = finished
+    name = way.strip("-").replace(" ", "-")
+    options = ("run", "spec.toml", "--name", name)
+    outcome = (
+        place.unlearn(*options, "--processes", "2")
+        if way == "--processes"
+        else place.launch(*options)
+    )
+    assert outcome.code == 0, outcome.err
+    run = place.run_folder(name)
+    assert events(run, "RunStarted")[0]["processes"] == 2
+    assert outcome.out.count("Verdict: ") == 1
+    assert_as_one(run, one)
+
+
+def test_an_error_on_two_processes_is_still_one_line(
+    finished: tuple[Workplace, Outcome, Path],
+) -> None:
+    """The folder holds a run: one line, exit code 2, no traceback of any launcher."""
+    outcome = finished[0].unlearn("run", "spec.toml", "--processes", "2")
+    assert outcome.code == 2
+    assert len(outcome.errors) == 1
+    assert "Traceback" not in outcome.err
