@@ -202,7 +202,7 @@ class Run:
                 where=str(self.folder.folder),
                 hint="start a new run under another name",
             )
-        self._manifest(inputs=inputs)
+        self._manifest(inputs=inputs, model=inputs["model"])
 
     def _train(self, loaded: Loaded) -> int:
         """Unlearn; the step whose weights the model holds afterwards."""
