@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -273,6 +274,13 @@ def _accelerator(spec: Spec) -> Accelerator:
         folder = Path(spec.output.folder) / spec.name
         trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
     accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:  # each would do the whole run, in the same folder
+        raise UsageError(
+            f"the launcher started {started} processes, which did not find each other",
+            where="launcher",
+            hint="on CPU set ACCELERATE_USE_CPU=true, or use `unlearn run --processes`",
+        )
     if spec.train.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError(
             "fp16 needs an accelerator", where="[train].mixed_precision", hint='use "no" or "bf16"'
