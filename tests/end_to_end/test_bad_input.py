@@ -123,6 +123,13 @@ def test_bad_rows_are_named_by_file_and_line(
     refused(own_data(finished, here, text), 1, *parts)
 
 
+def test_a_run_that_failed_at_once_does_not_keep_its_name(finished: Finished, here: Here) -> None:
+    """Bad rows, then mended ones: the same command works, as there was nothing to lose."""
+    assert own_data(finished, here, "").code == 1
+    assert own_data(finished, here, QA).code == 0
+    assert "already holds a run" in own_data(finished, here, QA).err
+
+
 def own_data(finished: Finished, here: Here, text: str, *settings: str) -> Outcome:
     """A run of two steps on `text` as the forget rows."""
     Path("forget.jsonl").write_text(text, encoding="utf-8")

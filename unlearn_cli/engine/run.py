@@ -6,6 +6,7 @@ evaluations and checkpoints on the way), evaluate, verdict.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
 
 def _folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
     if not resume:
+        if _left_nothing(RunFolder(path)):
+            shutil.rmtree(path)
         return RunFolder.create(path, spec_toml)
     folder = RunFolder.open(path)
     before, now = (_flat(text) for text in (folder.spec.read_text("utf-8"), spec_toml))
@@ -92,6 +95,16 @@ def _folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
             hint=f"resume with: unlearn run {folder.spec} --resume",
         )
     return folder
+
+
+def _left_nothing(folder: RunFolder) -> bool:
+    """Whether a run is there that failed before it had anything to lose: its name is free."""
+    results = ("checkpoints", "evaluations", "model", "reference")
+    return (
+        folder.spec.is_file()
+        and folder.manifest.get("status") == "failed"
+        and not any((folder.folder / name).exists() for name in results)
+    )
 
 
 def _flat(text: str) -> dict[str, Any]:
