@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 SPEC = """
 name = "tiny"
@@ -181,13 +182,15 @@ def here(
     finished: object,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> Here:
+) -> Iterator[Here]:
     """`unlearn ARGS` in this process, which saves the start; the target is in the cache."""
     from unlearn_cli.cli import main
 
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(place.folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in `place.environment()`, which comes too late for this process
 
     def call(*args: str) -> Outcome:
         capfd.readouterr()
@@ -196,4 +199,5 @@ def here(
         out, err = capfd.readouterr()
         return Outcome(int(str(left.value.code)), out, err)
 
-    return call
+    yield call
+    torch.set_num_threads(threads)
