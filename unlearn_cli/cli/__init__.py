@@ -122,11 +122,12 @@ def _add_plugin_commands() -> None:
     from unlearn_cli import hooks
 
     for problem in hooks.problems():
-        _warn(problem)
-    hooks.call("register_commands", _warn, cli=unlearn)
+        warn(problem)
+    hooks.call("register_commands", warn, cli=unlearn)
 
 
-def _warn(problem: UnlearnError) -> None:
+def warn(problem: UnlearnError) -> None:
+    """Say on stderr what went wrong with a plugin; the rest goes on."""
     click.echo(f"warning: {problem.line()}", err=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from unlearn_cli import console, hooks
-from unlearn_cli.errors import UnlearnError
+from unlearn_cli.cli import warn
 from unlearn_cli.events import RunFinished, Sample
 from unlearn_cli.runs import Evaluation, RunFolder
 
@@ -37,9 +37,6 @@ def show_result(run: RunFolder, as_json: bool) -> None:
 def write(run: RunFolder) -> Path:
     """Write report.html, with the sections that plugins add; its path."""
     from unlearn_cli.report import write_report
-
-    def warn(problem: UnlearnError) -> None:
-        click.echo(f"warning: {problem.line()}", err=True)
 
     added = hooks.call("report_sections", warn, run=run)
     return write_report(run, [section for sections in added for section in sections])
