@@ -10,6 +10,7 @@ A method is a frozen dataclass whose fields are its hyper-parameters, with one f
 
 It returns one value per example, shape (B,), or per answer token, shape (N,), in nats, never a
 mean: the engine divides the sum over the global batch by the global count of examples or tokens.
+The tokens are those of the forget answers, or of the alternates where no forget answer is named.
 The total loss of a step is `gamma * forget term + alpha * retain term`.
 
 Whoever annotates the fields with `Annotated[float, Gt(0)]` and the like gets every spec checked

@@ -26,9 +26,15 @@ class Needs:
     """Whether it reads the logits of a reference, not only its log-probabilities."""
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams that must be scored in training; the loss has its values for the first."""
+        named = {REFERENCES.get(name, name) for name in self.parameters}
+        return tuple(stream for stream in STREAMS if stream in named)
+
+    @property
     def alternates(self) -> bool:
         """Needs alternate answers."""
-        return any(name.startswith("alternate") for name in self.parameters)
+        return "alternate" in self.streams
 
     @property
     def references(self) -> tuple[str, ...]:

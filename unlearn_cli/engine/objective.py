@@ -62,10 +62,12 @@ def forget_term(
     """The method's own term."""
 
     def rows(step: Step) -> Rows:
-        chosen: dict[str, Sequence[int]] = {"forget": step.forget.tolist()}
+        drawn: dict[str, Callable[[Step], Sequence[int]]] = {
+            "forget": lambda step: step.forget.tolist(),
+        }
         if alternates is not None:
-            chosen["alternate"] = alternates.rows(step)
-        return chosen
+            drawn["alternate"] = alternates.rows
+        return {stream: drawn[stream](step) for stream in needs.streams}
 
     def values(scores: Mapping[str, Scores], chosen: Rows) -> Tensor:
         given = dict(scores)
@@ -76,7 +78,7 @@ def forget_term(
         result: Tensor = method.forget_loss(**{name: given[name] for name in needs.parameters})
         return result
 
-    return Term("forget", weight, needs.per, rows, values, counted="forget")
+    return Term("forget", weight, needs.per, rows, values, counted=needs.streams[0])
 
 
 def nll_term(name: str, weight: float) -> Term:
