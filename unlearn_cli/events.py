@@ -77,6 +77,8 @@ class StepDone(Event):
     seconds: float
     memory_bytes: int
     """Peak of the accelerator, or resident memory of the main process on CPU."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What each term was multiplied with in this step."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What plugin authors import, and nothing else.
 
-`data` and `evaluate` import no torch; `scores` does. `Scores` is therefore reached as
-`from unlearn_cli.api.scores import Scores`.
+`data` and `evaluate` import no torch; `scores` and `hidden` do. `Scores` is therefore reached as
+`from unlearn_cli.api.scores import Scores`, and `Hidden` likewise.
 """
 
 from unlearn_cli.api.data import Bundle, DataContext, Dataset, Location, Message, Row
@@ -15,7 +15,7 @@ from unlearn_cli.api.evaluate import (
     SummaryMetric,
     Table,
 )
-from unlearn_cli.api.method import Method, MethodDefaults
+from unlearn_cli.api.method import Method, MethodDefaults, Progress, Weights
 
 __all__ = [
     "AnswerScore",
@@ -29,9 +29,11 @@ __all__ = [
     "MethodDefaults",
     "Number",
     "Probe",
+    "Progress",
     "Row",
     "RowMetric",
     "ScoredRow",
     "SummaryMetric",
     "Table",
+    "Weights",
 ]

@@ -30,6 +30,9 @@ class State:
     metric: float | None = None
     """Value of the metric that `checkpoints.best` names, at this step."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """State of the fp16 loss scaler."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of the terms in the next step."""
 
 
 class Checkpoints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlearn_cli.engine.data import show_tokens
-from unlearn_cli.engine.models import load_tokenizer
+from unlearn_cli.engine.models import load_skeleton, load_tokenizer
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.work import Work, prepare
 from unlearn_cli.events import Listener
@@ -27,7 +27,8 @@ def dry_run(spec: Spec, listener: Listener) -> DryRun:
     path = str(spec.target.base or spec.model.path)
     texts = session.texts() if path.startswith("builtin:") else ()
     tokenizer = load_tokenizer(spec.model, path, texts, spec.seed)
-    work = prepare(session, session.encoder(tokenizer))
+    skeleton = load_skeleton(spec.model, path, texts)
+    work = prepare(session, session.encoder(tokenizer), skeleton)
     examples = tuple(
         (name, show_tokens(tokenizer, items[0])) for name, items in work.streams.items()
     )
@@ -47,6 +48,10 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
         f"method: {method.name}, gamma {method.gamma:g}, alpha {method.alpha:g}, "
         f"retain {method.retain}"
     )
+    if work.choice.layers:
+        lines.append(f"reads: {', '.join(work.choice.layers.values())}")
+    trained = len(work.choice.parameters)
+    lines.append(f"trains: {trained} parameter tensors ({', '.join(method.parameters or ())})")
     epochs = len(plan.steps) / plan.steps_per_epoch
     lines.append(
         f"train: {len(plan.steps)} steps of {spec.train.batch_size} forget rows "
@@ -54,8 +59,7 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
     )
     requests = work.requests(spec)
     for request in requests:
-        kind = "hidden states and log-probabilities" if request.logits else "log-probabilities"
-        lines.append(f"reference pass: {len(request.rows)} {request.stream} rows, {kind}")
+        lines.append(f"reference pass: {len(request.rows)} {request.stream} rows, {request.what}")
     if not requests:
         lines.append("reference pass: none")
     lines += [f"evaluate: {e.evaluator}, every {e.every}" for e in spec.evaluate]

@@ -6,7 +6,8 @@ a pad token that equals the end token is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
+from unlearn_cli.engine.layers import deepest, up_to
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
 
 
 class Scorer(nn.Module):
-    """A causal language model that returns `Scores` of answers.
+    """A causal language model that returns `Scores` of answers, or `Hidden` of its blocks.
 
     The model's own forward runs unchanged. A hook on its output layer keeps only the hidden states
     that predict an answer token, so logits (N, V) are never made for prompts or padding, and
@@ -82,8 +85,21 @@ class Scorer(nn.Module):
         self.hidden: Tensor | None = None
         """(N, d) hidden states that entered the output layer in the last forward pass."""
 
-    def forward(self, batch: Batch) -> Scores:
-        """Score the answers of a batch, in float32 also where the model is in half precision."""
+    def forward(self, batch: Batch, layers: Mapping[str, str] | None = None) -> Scores | Hidden:
+        """Score the answers of a batch; with `layers`, run up to the deepest of these blocks.
+
+        Args:
+            batch: rows.
+            layers: key -> name of a block.
+
+        Returns:
+            Scores, or Hidden with the key of each block; in float32 also where the model is in
+            half precision.
+        """
+        return self._hidden(batch, layers) if layers else self.score(batch)
+
+    def score(self, batch: Batch) -> Scores:
+        """The scores of the answers."""
 
         def keep_answers(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             self.hidden = inputs[0][batch.row, batch.position]
@@ -102,6 +118,32 @@ class Scorer(nn.Module):
             labels=batch.labels,
             rows=len(batch.input_ids),
             make_logits=lambda: logits,
+        )
+
+    def _hidden(self, batch: Batch, layers: Mapping[str, str]) -> Hidden:
+        found: dict[str, Tensor] = {}
+
+        def keep(key: str) -> Any:
+            def hook(_: nn.Module, __: Any, output: Any) -> None:  # some blocks return a tuple
+                found[key] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        with up_to(self.model, deepest(layers)), ExitStack() as hooks:
+            for key, name in layers.items():
+                block = self.model.get_submodule(name)
+                hooks.enter_context(block.register_forward_hook(keep(key)))
+            self.model.get_decoder()(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            )
+        mask = batch.attention_mask.bool()
+        at_answer = torch.zeros_like(mask)
+        at_answer[batch.row, batch.position] = True
+        return Hidden(
+            layers={key: at_least_float32(value[mask]) for key, value in found.items()},
+            at_answer=at_answer[mask],
+            row=mask.nonzero()[:, 0],
+            rows=len(mask),
         )
 
 

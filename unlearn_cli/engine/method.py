@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.errors import PluginError
 
+Per = Literal["row", "token", "position"]
 STREAMS = ("forget", "alternate")
-REFERENCES = {"reference": "forget", "alternate_reference": "alternate"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a parameter of `forget_loss` stands for."""
+
+    stream: str
+    hidden: bool = False
+    """Activations; otherwise scores."""
+    reference: bool = False
+    """Of the model before its first update."""
+
+
+PARAMETERS = {
+    "forget": Parameter("forget"),
+    "reference": Parameter("forget", reference=True),
+    "alternate": Parameter("alternate"),
+    "alternate_reference": Parameter("alternate", reference=True),
+    "hidden": Parameter("forget", hidden=True),
+    "reference_hidden": Parameter("forget", hidden=True, reference=True),
+}
 
 
 @dataclass(frozen=True)
@@ -20,15 +43,17 @@ class Needs:
     """What the engine must provide to a method's `forget_loss`."""
 
     parameters: tuple[str, ...]
-    per: Literal["row", "token"]
-    """Whether the loss has one value a row or one an answer token."""
-    reference_logits: bool
+    per: Per
+    """Whether the loss has one value a row, an answer token, or a token."""
+    reference_logits: bool = False
     """Whether it reads the logits of a reference, not only its log-probabilities."""
+    layers: tuple[str, ...] = ()
+    """Patterns of the blocks whose activations it reads."""
 
     @property
     def streams(self) -> tuple[str, ...]:
         """Streams that must be scored in training; the loss has its values for the first."""
-        named = {REFERENCES.get(name, name) for name in self.parameters}
+        named = {PARAMETERS[name].stream for name in self.parameters}
         return tuple(stream for stream in STREAMS if stream in named)
 
     @property
@@ -38,61 +63,93 @@ class Needs:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Streams whose reference scores it needs: of `forget`, `alternate`."""
-        return tuple(REFERENCES[name] for name in self.parameters if name in REFERENCES)
+        """Streams that the reference pass must see: of `forget`, `alternate`."""
+        asked = (PARAMETERS[name] for name in self.parameters)
+        return tuple(parameter.stream for parameter in asked if parameter.reference)
 
 
 def inspect_method(method: Any, name: str) -> Needs:
     """Ask a method what it needs.
 
     Raises PluginError where `forget_loss` is missing, names something that does not exist, or
-    returns neither (B,) nor (N,) values.
+    returns values of no known shape.
     """
     if not callable(getattr(method, "forget_loss", None)):
         raise PluginError(f"method {name!r} has no forget_loss", hint="see docs/architecture.md")
     parameters = tuple(inspect.signature(method.forget_loss).parameters)
-    known = (*STREAMS, *REFERENCES)
-    if unknown := [p for p in parameters if p not in known]:
+    if unknown := [p for p in parameters if p not in PARAMETERS]:
         raise PluginError(
-            f"method {name!r} asks for {', '.join(unknown)}", hint=f"there is {', '.join(known)}"
+            f"method {name!r} asks for {', '.join(unknown)}",
+            hint=f"there is {', '.join(PARAMETERS)}",
         )
-    probes = {parameter: _Probe.make() for parameter in parameters}
-    shape = tuple(method.forget_loss(**{p: probe.scores for p, probe in probes.items()}).shape)
-    if shape not in {(_Probe.ROWS,), (_Probe.TOKENS,)}:
+    layers = _layers(method, name, parameters)
+    probes = {p: _Probe(layers) for p in parameters}
+    given = {p: probe.hidden if layers else probe.scores for p, probe in probes.items()}
+    per = _per(name, tuple(method.forget_loss(**given).shape), layers)
+    logits = any(probe.asked_logits for p, probe in probes.items() if PARAMETERS[p].reference)
+    return Needs(parameters, per, logits, layers)
+
+
+def _layers(method: Any, name: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns of a method that reads activations; a loss reads either these or scores."""
+    kinds = {PARAMETERS[parameter].hidden for parameter in parameters}
+    if kinds == {True, False}:
+        raise PluginError(
+            f"forget_loss of method {name!r} reads both activations and scores",
+            hint="a model that stops at a block has no scores: choose one",
+        )
+    layers = tuple(getattr(method, "layers", ()))
+    if kinds == {True} and not layers:
+        raise PluginError(
+            f"method {name!r} reads activations and has no layers",
+            hint='give it a property `layers`, e.g. ("*.layers.7",)',
+        )
+    return layers if kinds == {True} else ()
+
+
+def _per(name: str, shape: tuple[int, ...], layers: tuple[str, ...]) -> Per:
+    shapes: Mapping[tuple[int, ...], Per] = {
+        (_Probe.ROWS,): "row",
+        (_Probe.TOKENS,): "token",
+        **({(_Probe.POSITIONS,): "position"} if layers else {}),
+    }
+    if shape not in shapes:
         raise PluginError(
             f"forget_loss of method {name!r} returned shape {shape} for {_Probe.ROWS} rows with "
             f"{_Probe.TOKENS} answer tokens",
             hint="return one value a row, (B,), or one an answer token, (N,), never a mean",
         )
-    logits = any(probe.asked_logits for p, probe in probes.items() if p in REFERENCES)
-    return Needs(parameters, "row" if shape == (_Probe.ROWS,) else "token", logits)
+    return shapes[shape]
 
 
 class _Probe:
-    """Made-up scores of 2 rows with 5 answer tokens, which remember whether logits were read."""
+    """Made-up scores of 2 rows with 5 answer tokens among 9 tokens; remembers whether logits were
+    read."""
 
-    ROWS, TOKENS, VOCABULARY = 2, 5, 7
+    ROWS, TOKENS, POSITIONS, WIDTH = 2, 5, 9, 7
 
-    def __init__(self) -> None:
+    def __init__(self, layers: tuple[str, ...]) -> None:
         self.asked_logits = False
-
-    @classmethod
-    def make(cls) -> _Probe:
-        probe = cls()
-        logits = torch.linspace(-1, 1, cls.TOKENS * cls.VOCABULARY).view(cls.TOKENS, cls.VOCABULARY)
+        logits = self._values(self.TOKENS)
+        labels = torch.arange(self.TOKENS)
 
         def ask() -> torch.Tensor:
-            probe.asked_logits = True
+            self.asked_logits = True
             return logits
 
-        labels = torch.arange(cls.TOKENS)
-        probe.scores = Scores(
-            token_logp=logits.log_softmax(-1)[torch.arange(cls.TOKENS), labels].requires_grad_(),
+        self.scores = Scores(
+            token_logp=logits.log_softmax(-1)[labels, labels].requires_grad_(),
             row=torch.tensor([0, 0, 1, 1, 1]),
             labels=labels,
-            rows=cls.ROWS,
+            rows=self.ROWS,
             make_logits=ask,
         )
-        return probe
+        self.hidden = Hidden(
+            layers={pattern: self._values(self.POSITIONS) for pattern in layers},
+            at_answer=torch.arange(self.POSITIONS) % 2 == 0,
+            row=torch.tensor([0] * 4 + [1] * 5),
+            rows=self.ROWS,
+        )
 
-    scores: Scores
+    def _values(self, count: int) -> torch.Tensor:
+        return torch.linspace(-1, 1, count * self.WIDTH).view(count, self.WIDTH)

@@ -67,6 +67,26 @@ def load_model(
     return loaded
 
 
+def load_skeleton(table: ModelTable, path: str, texts: Iterable[str] = ()) -> Any:
+    """The model at `path` without its weights (on torch's meta device): names and shapes alone.
+
+    Arguments and errors as for `load_model`.
+    """
+    if path == BUILTIN:
+        from unlearn_cli.engine.builtin import make_tiny
+
+        return make_tiny(texts, 0)[0]
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    where = _locate(path)
+    with _explained(path, "model"):
+        config = AutoConfig.from_pretrained(where.name, **_options(table, where))
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, trust_remote_code=table.trust_remote_code
+            )
+
+
 def load_tokenizer(
     table: ModelTable, path: str, texts: Iterable[str] = (), seed: int = 0
 ) -> PreTrainedTokenizerBase:

@@ -7,22 +7,26 @@ count a row or a token. The engine does the rest, so that terms differ only in t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split_scores
-from unlearn_cli.engine.method import REFERENCES, Needs
+from unlearn_cli.engine.method import PARAMETERS, Needs, Per
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.reference import ReferenceStore, Request
 
 Streams = Mapping[str, Sequence[Encoded]]
 Rows = Mapping[str, Sequence[int]]
 """For each stream that a term reads, which of its rows: aligned lists of equal length."""
+Seen: TypeAlias = "Mapping[str, Scores | Hidden]"
+"""What the model in training says of each stream that a term reads."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +35,31 @@ class Term:
 
     name: str
     weight: float
-    per: Literal["row", "token"]
+    per: Per
     rows: Callable[[Step], Rows]
-    values: Callable[[Mapping[str, Scores], Rows], Tensor]
-    """Scores of each stream -> (B,) or (N,) values, in nats."""
+    values: Callable[[Any, Rows], Tensor]
+    """What the model says of each stream (`Seen`) -> (B,), (N,) or (P,) values."""
     counted: str
     """The stream whose rows or tokens are counted."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Where it reads activations rather than scores: pattern -> name of the block."""
 
     def count(self, streams: Streams, rows: Rows) -> int:
-        """By what the sum of values is divided: rows, or answer tokens, of the global batch."""
-        chosen = rows[self.counted]
+        """By what the sum of values is divided: rows, answer tokens, or tokens, of the global
+        batch."""
+        chosen = [streams[self.counted][row] for row in rows[self.counted]]
         if self.per == "row":
             return len(chosen)
-        items = streams[self.counted]
-        return sum(items[row].end - items[row].start for row in chosen)
+        if self.per == "position":
+            return sum(len(item.input_ids) for item in chosen)
+        return sum(item.end - item.start for item in chosen)
 
 
-def split_by_stream(scores: Scores, names: Sequence[str]) -> dict[str, Scores]:
-    """Scores of rows that were stacked stream after stream in one forward pass."""
-    return dict(zip(names, split_scores(scores, len(names)), strict=True))
+def split_by_stream(seen: Scores | Hidden, names: Sequence[str]) -> Seen:
+    """What was said of rows that were stacked stream after stream in one forward pass."""
+    if isinstance(seen, Hidden):  # of one stream: methods read activations of the forget rows
+        return {names[0]: seen}
+    return dict(zip(names, split_scores(seen, len(names)), strict=True))
 
 
 def forget_term(
@@ -58,8 +68,9 @@ def forget_term(
     weight: float,
     alternates: Alternates | None,
     store: ReferenceStore | None,
+    layers: Mapping[str, str] | None = None,
 ) -> Term:
-    """The method's own term."""
+    """The method's own term; `layers` says which block each of its patterns means."""
 
     def rows(step: Step) -> Rows:
         drawn: dict[str, Callable[[Step], Sequence[int]]] = {
@@ -69,16 +80,20 @@ def forget_term(
             drawn["alternate"] = alternates.rows
         return {stream: drawn[stream](step) for stream in needs.streams}
 
-    def values(scores: Mapping[str, Scores], chosen: Rows) -> Tensor:
-        given = dict(scores)
-        if store is not None:
-            for name, stream in REFERENCES.items():
-                if name in needs.parameters:
-                    given[name] = store.scores(stream, chosen[stream], scores[stream])
-        result: Tensor = method.forget_loss(**{name: given[name] for name in needs.parameters})
+    def values(seen: Seen, chosen: Rows) -> Tensor:
+        def give(name: str) -> Scores | Hidden:
+            wanted = PARAMETERS[name]
+            now = seen[wanted.stream]
+            if not wanted.reference or store is None:
+                return now
+            return store.before(wanted.stream, chosen[wanted.stream], now)
+
+        result: Tensor = method.forget_loss(**{name: give(name) for name in needs.parameters})
         return result
 
-    return Term("forget", weight, needs.per, rows, values, counted=needs.streams[0])
+    return Term(
+        "forget", weight, needs.per, rows, values, counted=needs.streams[0], layers=layers or {}
+    )
 
 
 def nll_term(name: str, weight: float) -> Term:
@@ -112,6 +127,36 @@ def kl_term(weight: float, store: ReferenceStore) -> Term:
     return Term("retain", weight, "token", rows, values, counted="retain")
 
 
+DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "hidden": lambda moved: moved.square().mean(-1),
+    "hidden_norm": lambda moved: moved.norm(dim=-1),
+}
+"""Retain terms on activations: how far they moved, (P, d) -> (P,). The mean square is that of RMU
+(Li et al. 2024, arXiv:2403.03218), the Euclidean norm that of representation rerouting (Zou et al.
+2024, arXiv:2406.04313). Differences from their code: 1. padding does not enter."""
+
+
+def hidden_term(
+    weight: float,
+    store: ReferenceStore,
+    layers: Mapping[str, str],
+    distance: Callable[[Tensor], Tensor],
+) -> Term:
+    """Distance of the retain rows' activations to those of the reference: mean over tokens
+    (prompts included) and layers."""
+
+    def rows(step: Step) -> Rows:
+        return {"retain": step.retain.tolist()}
+
+    def values(seen: Mapping[str, Hidden], chosen: Rows) -> Tensor:
+        now = seen["retain"]
+        before = store.hidden("retain", chosen["retain"], now)
+        distances = [distance(now.layers[k] - before.layers[k]) for k in layers]
+        return torch.stack(distances).mean(0)
+
+    return Term("retain", weight, "position", rows, values, counted="retain", layers=layers)
+
+
 class Alternates:
     """The alternate answers that the plan draws: encoded once each, as a stream of their own."""
 
@@ -142,18 +187,23 @@ class Alternates:
 
 
 def reference_requests(
-    plan: Plan, streams: Streams, needs: Needs, retain: str
+    plan: Plan,
+    streams: Streams,
+    needs: Needs,
+    retain: str,
+    layers: Mapping[str, str] | None = None,
 ) -> tuple[Request, ...]:
     """What the reference pass must score for this method, retain term and plan."""
-    wanted = dict.fromkeys(needs.references, needs.reference_logits)
-    if retain == "kl":
-        wanted["retain"] = True
+    layers = layers or {}
+    wanted = dict.fromkeys(needs.references, (needs.reference_logits, layers))
+    if retain == "kl" or retain in DISTANCES:
+        wanted["retain"] = (retain == "kl", layers if retain in DISTANCES else {})
     drawn: dict[str, Callable[[], Any]] = {
         "forget": lambda: np.unique(np.concatenate([step.forget for step in plan.steps])),
         "retain": lambda: np.unique(np.concatenate([step.retain for step in plan.steps])),
         "alternate": lambda: np.arange(len(streams["alternate"])),
     }
     return tuple(
-        Request(stream, streams[stream], drawn[stream]().tolist(), logits)
-        for stream, logits in wanted.items()
+        Request(stream, streams[stream], drawn[stream]().tolist(), logits, of_layers)
+        for stream, (logits, of_layers) in wanted.items()
     )

@@ -3,13 +3,13 @@
 The reference of NPO, DPO and the KL retain term is the model itself before training, and the plan
 says which rows will be drawn. So the model scores them once, and no second model is kept: for a
 log-probability 4 bytes a token, for a whole distribution the hidden state (d values a token) that a
-frozen copy of the output layer turns back into logits.
+frozen copy of the output layer turns back into logits, for activations d values a token and layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Batch, Scorer, at_least_float32, collate
 from unlearn_cli.engine.models import writing
 from unlearn_cli.errors import RunError
+
+Arrays = dict[str, Any]
+"""Name -> array, of one row."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,23 @@ class Request:
     """Indices of the items that the plan draws, ascending."""
     logits: bool
     """Whether the distribution is needed, or only the log-probabilities of the answer."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Where activations are needed rather than scores: key -> name of the block."""
 
     @property
-    def tokens(self) -> int:
-        """Answer tokens to store."""
-        return sum(self.items[i].end - self.items[i].start for i in self.rows)
+    def what(self) -> str:
+        """What is stored, in words."""
+        if self.layers:
+            return f"activations of {', '.join(self.layers.values())}"
+        return "hidden states and log-probabilities" if self.logits else "log-probabilities"
 
     def bytes(self, hidden_size: int, itemsize: int) -> int:
         """Size of the store on disk."""
-        return self.tokens * (4 + (hidden_size * itemsize if self.logits else 0))
+        items = [self.items[row] for row in self.rows]
+        if self.layers:
+            return sum(len(i.input_ids) for i in items) * len(self.layers) * hidden_size * 4
+        answers = sum(item.end - item.start for item in items)
+        return answers * (4 + (hidden_size * itemsize if self.logits else 0))
 
 
 class FrozenHead(nn.Module):
@@ -80,6 +92,21 @@ class ReferenceStore:
             for path in folder.glob("*.rows.npy")
         }
 
+    def before(self, stream: str, rows: Sequence[int], like: Scores | Hidden) -> Scores | Hidden:
+        """What the reference said of `rows`: scores or activations, as `like`."""
+        if isinstance(like, Hidden):
+            return self.hidden(stream, rows, like)
+        return self.scores(stream, rows, like)
+
+    def hidden(self, stream: str, rows: Sequence[int], like: Hidden) -> Hidden:
+        """Activations of the reference, packed in the order of `like`, on its device."""
+        found, device = self._streams[stream], like.row.device
+        layers = {
+            key: found.read(f"layer{number}", rows).to(device)
+            for number, key in enumerate(like.layers)
+        }
+        return replace(like, layers=layers)
+
     def scores(self, stream: str, rows: Sequence[int], like: Scores) -> Scores:
         """Reference scores of `rows`, packed in the order of `like`, on its device, without
         gradient."""
@@ -102,7 +129,8 @@ class ReferenceStore:
 
 
 class _Stream:
-    """One stream of the store: `rows` (R,), `offsets` (R + 1,), `logp` (N,), `hidden` (N, d)."""
+    """One stream of the store: `rows` (R,), `offsets` (R + 1,), and either `logp` (N,) with
+    perhaps `hidden` (N, d), or `layer0`, `layer1`, ... (P, d)."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
@@ -159,49 +187,62 @@ def _make_stream(
     by_length = sorted(request.rows, key=lambda row: len(request.items[row].input_ids))
     batches = [by_length[i : i + micro_batch] for i in range(0, len(by_length), micro_batch)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    scored: dict[int, tuple[Any, Any]] = {}
+    scored: dict[int, Arrays] = {}
     for rows in mine:
         batch = collate([request.items[row] for row in rows], pad_id).to(accelerator.device)
-        found = _score(scorer, batch, head if request.logits else None, accelerator)
+        with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
+            found = (
+                _activations(scorer, batch, request.layers)
+                if request.layers
+                else _scores(scorer, batch, head if request.logits else None)
+            )
         scored |= zip(rows, found, strict=True)
-    gathered: dict[int, tuple[Any, Any]] = dict(gather_object(list(scored.items())))
+    gathered: dict[int, Arrays] = dict(gather_object(list(scored.items())))
     if accelerator.is_main_process:
         _write_stream(folder, request, gathered)
     accelerator.wait_for_everyone()
 
 
-@torch.no_grad()
-def _score(
-    scorer: Scorer, batch: Batch, head: FrozenHead | None, accelerator: Accelerator
-) -> Iterable[tuple[Any, Any]]:
-    """For each row of the batch: log-probabilities (n,) and hidden states (n, d) or None."""
-    with accelerator.autocast():  # as in training, so that the first step starts at the reference
-        scores = scorer(batch)
-    counts = torch.bincount(batch.row, minlength=scores.rows).tolist()
-    logp = [part.cpu().numpy() for part in torch.split(scores.token_logp, counts)]
-    if head is None or scorer.hidden is None:
-        return [(part, None) for part in logp]
-    if not torch.allclose(head(scorer.hidden), scores.logits, rtol=1e-2, atol=1e-2):
-        raise RunError(
-            "this architecture changes its logits in a way that the reference store cannot repeat",
-            where="[method].retain",
-            hint='use retain = "nll"',
-        )
-    hidden = scorer.hidden.cpu()
-    raw = hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden
-    return list(zip(logp, (part.numpy() for part in torch.split(raw, counts)), strict=True))
+def _scores(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> list[Arrays]:
+    """For each row of the batch: log-probabilities (n,), and with `head` hidden states (n, d)."""
+    scores = scorer.score(batch)
+    found = {"logp": scores.token_logp}
+    if head is not None and scorer.hidden is not None:
+        if not torch.allclose(head(scorer.hidden), scores.logits, rtol=1e-2, atol=1e-2):
+            raise RunError(
+                "this architecture changes its logits in a way that the reference store cannot "
+                "repeat",
+                where="[method].retain",
+                hint='use retain = "nll"',
+            )
+        found["hidden"] = scorer.hidden
+    return _by_row(found, batch.row, scores.rows)
 
 
-def _write_stream(folder: Path, request: Request, scored: dict[int, tuple[Any, Any]]) -> None:
+def _activations(scorer: Scorer, batch: Batch, layers: Mapping[str, str]) -> list[Arrays]:
+    """For each row of the batch: the outputs of each block (p, d)."""
+    hidden: Any = scorer(batch, layers)
+    found = {f"layer{number}": hidden.layers[key] for number, key in enumerate(layers)}
+    return _by_row(found, hidden.row, hidden.rows)
+
+
+def _by_row(values: Mapping[str, Tensor], row: Tensor, rows: int) -> list[Arrays]:
+    counts = torch.bincount(row, minlength=rows).tolist()
+    parts = {name: torch.split(_raw(value.cpu()), counts) for name, value in values.items()}
+    return [{name: part[k].numpy() for name, part in parts.items()} for k in range(rows)]
+
+
+def _raw(values: Tensor) -> Tensor:
+    """NumPy has no bfloat16: its bits are stored."""
+    return values.view(torch.int16) if values.dtype == torch.bfloat16 else values
+
+
+def _write_stream(folder: Path, request: Request, scored: dict[int, Arrays]) -> None:
     rows = sorted(request.rows)
-    lengths = [len(scored[row][0]) for row in rows]
-    arrays = {
-        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
-        "logp": np.concatenate([scored[row][0] for row in rows]),
-        "rows": np.array(rows),
-    }
-    if request.logits:
-        arrays["hidden"] = np.concatenate([scored[row][1] for row in rows])
+    names = list(scored[rows[0]])
+    lengths = [len(scored[row][names[0]]) for row in rows]
+    arrays = {name: np.concatenate([scored[row][name] for row in rows]) for name in names}
+    arrays |= {"offsets": np.concatenate([[0], np.cumsum(lengths)]), "rows": np.array(rows)}
     with writing("the reference store", folder):
         for name, array in arrays.items():
             np.save(folder / f"{request.stream}.{name}.npy", array)

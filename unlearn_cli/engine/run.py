@@ -20,8 +20,9 @@ import torch
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.measure import evaluate_reference
-from unlearn_cli.engine.models import Loaded, save_model
+from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.plan import Plan
 from unlearn_cli.engine.reference import ReferenceStore, make_store
@@ -29,7 +30,14 @@ from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
 from unlearn_cli.engine.train import Due, Trainer
-from unlearn_cli.engine.work import Work, check_reference_size, optimization, prepare
+from unlearn_cli.engine.work import (
+    Work,
+    build_method,
+    check_reference_size,
+    choose,
+    optimization,
+    prepare,
+)
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
 from unlearn_cli.events import (
     Event,
@@ -178,6 +186,7 @@ class Run:
     def go(self) -> RunFinished:
         """All stages."""
         started = time.perf_counter()
+        self._check_patterns()
         models = Models(self.session, self.stopper)
         self.references = evaluate_reference(self.session, models, self.folder)
         loaded = self.session.load(models.target())
@@ -205,6 +214,14 @@ class Run:
             save_model(loaded.model, loaded.tokenizer, self.folder.model)
         return self._finish(after, end_hash, time.perf_counter() - started)
 
+    def _check_patterns(self) -> None:
+        """What the method reads and trains must be there: asked before anything is computed."""
+        if not build_method(self.spec)[1].layers and self.spec.method.parameters == ("*",):
+            return
+        path = str(self.spec.target.base or self.spec.model.path)
+        texts = self.session.texts() if path.startswith("builtin:") else ()
+        choose(self.spec, load_skeleton(self.spec.model, path, texts))
+
     def _check_inputs(self, inputs: dict[str, str]) -> None:
         """Note what the run starts from; a resumed run must start from the same."""
         before = self.folder.manifest.get("inputs", inputs)
@@ -220,10 +237,11 @@ class Run:
     def _train(self, loaded: Loaded) -> int:
         """Unlearn; the step whose weights the model holds afterwards."""
         session, spec = self.session, self.spec
-        work = prepare(session, session.encoder(loaded.tokenizer))
+        work = prepare(session, session.encoder(loaded.tokenizer), loaded.model)
         checkpoints = self._checkpoints()
         scorer = Scorer(loaded.model)
         store = self._reference_pass(work, loaded, scorer)
+        train_only(loaded.model, work.choice.parameters)
         trainer = Trainer(
             session.accelerator,
             scorer,
@@ -237,6 +255,7 @@ class Run:
             pad_id=loaded.pad_id,
             emit=session.emit,
             stop=self.stopper,
+            reweigh=getattr(work.method, "weights", None),
         )
         self._resume(trainer, checkpoints)
         title = f"Unlearn with {spec.method.name}"
@@ -246,8 +265,19 @@ class Run:
         if best is not None and best != trainer.done:
             session.emit(Notice(f"the model is the checkpoint of step {best}, the best of the run"))
             trainer.restore(best)
+        if hasattr(work.method, "edit"):
+            self._edit(work, loaded)
         session.accelerator.free_memory()
         return best if best is not None else trainer.done
+
+    @torch.no_grad()
+    def _edit(self, work: Work, loaded: Loaded) -> None:
+        """Let the method make the model of what training made of its parameters."""
+        before = dict(self.session.load(loaded.source).model.named_parameters())
+        after = dict(loaded.model.named_parameters())
+        for name in work.choice.parameters:
+            edited = work.method.edit(before[name].float(), after[name].float())
+            after[name].copy_(edited)
 
     def _checkpoints(self) -> Checkpoints:
         rule = self.spec.checkpoints

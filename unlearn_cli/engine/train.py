@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.forward import Scorer, collate
 from unlearn_cli.engine.objective import Rows, Streams, Term, split_by_stream
@@ -69,9 +70,13 @@ class Trainer:
         pad_id: int,
         emit: Listener,
         stop: Callable[[], bool] = lambda: False,
+        reweigh: Callable[[Progress], Weights] | None = None,
     ) -> None:
+        """`reweigh` gives the weights of the next step; without it they are those of the terms."""
         self.accelerator, self.plan, self.streams, self.stage = accelerator, plan, streams, stage
-        self.terms = [term for term in terms if term.weight != 0 or term.name == "forget"]
+        self.reweigh = reweigh
+        self.terms = [t for t in terms if t.weight != 0 or t.name == "forget" or reweigh]
+        self.weights: Mapping[str, float] = {term.name: term.weight for term in self.terms}
         self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
         self.model, self.tokenizer, self.pad_id = scorer.model, tokenizer, pad_id
         if optimization.activation_checkpointing:
@@ -80,6 +85,7 @@ class Trainer:
         self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
         self.scheduler = _schedule(self.optimizer, optimization, plan)
         self.done = 0
+        self._reweigh({})
 
     def resume(self, state: State) -> None:
         """Continue from a checkpoint: weights, optimizer and schedule as they were."""
@@ -89,6 +95,7 @@ class Trainer:
         self.scheduler.load_state_dict(dict(state.scheduler))
         if self.accelerator.scaler is not None and state.extra:
             self.accelerator.scaler.load_state_dict(dict(state.extra))
+        self.weights = state.weights or self.weights
         self.done = state.step
 
     def restore(self, step: int) -> None:
@@ -110,6 +117,7 @@ class Trainer:
             losses, norm, tokens = self._step(step)
             self.done += 1
             self._report(losses, norm, tokens, rate, time.perf_counter() - started)
+            self._reweigh(losses)
             metric = due.evaluate(self.done)
             self.scorer.train()
             stopping = self._stopping()
@@ -129,7 +137,8 @@ class Trainer:
             sums[-1] += tokens
         sums = self.accelerator.reduce(sums.to(self._sum_type()).to(self.accelerator.device)).cpu()
         losses = {t.name: float(sums[k]) for k, t in enumerate(self.terms)}
-        losses = {"total": sum(t.weight * losses[t.name] for t in self.terms)} | losses
+        total = sum(self.weights[name] * loss for name, loss in losses.items())
+        losses = {"total": total} | losses
         self._check_finite(losses)
         norm = self._update()
         return losses, norm, int(sums[-1])
@@ -161,11 +170,28 @@ class Trainer:
     def _backward(self, term: Term, rows: Rows, share: float) -> tuple[float, int]:
         items = [self.streams[name][row] for name, indices in rows.items() for row in indices]
         batch = collate(items, self.pad_id).to(self.accelerator.device)
-        scores = split_by_stream(self.scorer(batch), list(rows))
-        mean = term.values(scores, rows).sum() * share
+        seen = split_by_stream(self.scorer(batch, term.layers), list(rows))
+        mean = term.values(seen, rows).sum() * share
         # Processes average their gradients; the loss is a sum over them.
-        self.accelerator.backward(term.weight * self.accelerator.num_processes * mean)
+        weight = self.weights[term.name]
+        self.accelerator.backward(weight * self.accelerator.num_processes * mean)
         return float(mean.detach()), batch.tokens if share else 0
+
+    def _reweigh(self, losses: Mapping[str, float]) -> None:
+        """Ask the method for the weights of the next step."""
+        if self.reweigh is None:
+            return
+        weights = self.reweigh(
+            Progress(
+                step=self.done,
+                total=len(self.plan.steps),
+                epoch=self.plan.epoch(self.done),
+                base=_weights({term.name: term.weight for term in self.terms}),
+                weights=_weights(self.weights),
+                losses=losses,
+            )
+        )
+        self.weights = {"forget": weights.gamma, "retain": weights.alpha}
 
     def _check_finite(self, losses: Mapping[str, float]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -207,6 +233,7 @@ class Trainer:
                 tokens=tokens,
                 seconds=seconds,
                 memory_bytes=peak_memory(self.accelerator.device),
+                weights=self.weights,
             )
         )
 
@@ -220,11 +247,15 @@ class Trainer:
             model = self.accelerator.unwrap_model(self.scorer).model
             scaler = self.accelerator.scaler
             extra = scaler.state_dict() if scaler is not None else {}
-            state = State(self.done, self.scheduler.state_dict(), metric, extra)
+            state = State(self.done, self.scheduler.state_dict(), metric, extra, self.weights)
             optimizer: Any = self.optimizer
             path = self.checkpoints.save(state, model, self.tokenizer, optimizer.state_dict())
             self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
         self.accelerator.wait_for_everyone()
+
+
+def _weights(of: Mapping[str, float]) -> Weights:
+    return Weights(of["forget"], of.get("retain", 0.0))
 
 
 def _recompute_activations(model: Any) -> None:

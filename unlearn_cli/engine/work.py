@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from unlearn_cli import catalog
+from unlearn_cli.api.method import RetainTerm
 from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
 from unlearn_cli.engine.encode import Encoded, Encoder
+from unlearn_cli.engine.layers import deepest, find_layers, find_parameters
 from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
+    DISTANCES,
     Alternates,
     Term,
     forget_term,
+    hidden_term,
     kl_term,
     nll_term,
     reference_requests,
@@ -23,10 +27,11 @@ from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.reference import ReferenceStore, Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.train import Optimization
-from unlearn_cli.errors import DataError, RunError
+from unlearn_cli.errors import DataError, RunError, UsageError
 from unlearn_cli.spec.tables import Spec
 
 GIB = 2**30
+RETAIN_TERMS = get_args(RetainTerm)
 
 
 @dataclass(frozen=True)
@@ -39,27 +44,78 @@ class Work:
     streams: Mapping[str, list[Encoded]]
     alternates: Alternates | None
     splits: Mapping[str, EncodedSplit]
+    choice: Choice
 
     def terms(self, spec: Spec, store: ReferenceStore | None) -> list[Term]:
         """The terms of the loss."""
         gamma, alpha = float(spec.method.gamma or 0), float(spec.method.alpha or 0)
-        terms = [forget_term(self.method, self.needs, gamma, self.alternates, store)]
-        if spec.method.retain == "nll":
+        retain = str(spec.method.retain)
+        layers = self.choice.layers
+        terms = [forget_term(self.method, self.needs, gamma, self.alternates, store, layers)]
+        if retain == "nll":
             terms.append(nll_term("retain", alpha))
-        elif spec.method.retain == "kl" and store is not None:
+        elif retain == "kl" and store is not None:
             terms.append(kl_term(alpha, store))
+        elif retain in DISTANCES and store is not None:
+            terms.append(hidden_term(alpha, store, layers, DISTANCES[retain]))
         return terms
 
     def requests(self, spec: Spec) -> tuple[Request, ...]:
-        """What the reference pass must score."""
-        return reference_requests(self.plan, self.streams, self.needs, str(spec.method.retain))
+        """What the reference pass must see."""
+        return reference_requests(
+            self.plan, self.streams, self.needs, str(spec.method.retain), self.choice.layers
+        )
 
 
-def prepare(session: Session, encoder: Encoder) -> Work:
-    """Build the method, encode the rows and draw the plan; needs a tokenizer and no model."""
-    spec, bundle = session.spec, session.bundle
+@dataclass(frozen=True)
+class Choice:
+    """What the patterns of the spec mean in the model."""
+
+    layers: Mapping[str, str]
+    """Pattern -> name of the block whose activations the method reads."""
+    parameters: tuple[str, ...]
+    """Names of the parameters that are trained."""
+
+
+def choose(spec: Spec, model: Any) -> Choice:
+    """Look the patterns up in a model, or in its skeleton.
+
+    Raises UsageError where a pattern means nothing there, or several blocks, or parameters that
+    the loss does not depend on.
+    """
+    needs = build_method(spec)[1]
+    layers = find_layers(model, needs.layers)
+    whole = not layers or spec.method.retain in ("nll", "kl")  # these read what the model says
+    last = None if whole else deepest(layers)
+    return Choice(layers, tuple(find_parameters(model, spec.method.parameters or ("*",), last)))
+
+
+def build_method(spec: Spec) -> tuple[Any, Needs]:
+    """The method that the spec names, and what it needs. Raises UsageError for a retain term that
+    makes no sense with it."""
     method = catalog.build("method", spec.method.name, spec.method.options)
     needs = inspect_method(method, spec.method.name)
+    terms = [term for term in RETAIN_TERMS if needs.layers or term not in DISTANCES]
+    sensible = [term for term in terms if term in getattr(method, "retains", RETAIN_TERMS)]
+    if spec.method.retain not in sensible:
+        raise UsageError(
+            f"retain = {spec.method.retain!r} makes no sense with method {spec.method.name!r}",
+            where="[method].retain",
+            hint=f"use {' or '.join(sensible)}",
+        )
+    if hasattr(method, "edit") and spec.checkpoints.best:
+        raise UsageError(
+            f"method {spec.method.name!r} makes its model after training: no checkpoint holds it",
+            where="[checkpoints].best",
+            hint="leave it out",
+        )
+    return method, needs
+
+
+def prepare(session: Session, encoder: Encoder, model: Any) -> Work:
+    """Build the method, encode the rows and draw the plan; of the model it needs the skeleton."""
+    spec, bundle = session.spec, session.bundle
+    method, needs = build_method(spec)
     if spec.method.retain != "none" and not bundle.retain:
         raise RunError(
             f"retain = {spec.method.retain!r} needs retain rows",
@@ -82,7 +138,7 @@ def prepare(session: Session, encoder: Encoder) -> Work:
     if needs.alternates:
         alternates = _alternates(session, encoder, plan, splits["forget"])
         streams["alternate"] = alternates.items
-    return Work(method, needs, plan, streams, alternates, splits)
+    return Work(method, needs, plan, streams, alternates, splits, choose(spec, model))
 
 
 def _alternates(session: Session, encoder: Encoder, plan: Plan, forget: EncodedSplit) -> Alternates:

@@ -120,7 +120,7 @@ class RetainReferenceTable(TableModel):
 
 class MethodTable(PluginTable):
     """How to unlearn; also takes the options of the method. The method sets the defaults of
-    `gamma`, `alpha` and `retain`."""
+    `gamma`, `alpha`, `retain` and `parameters`."""
 
     name: Text
     """Name of the method plugin (`unlearn list-methods`)."""
@@ -128,8 +128,11 @@ class MethodTable(PluginTable):
     """Weight of the forget term."""
     alpha: Annotated[float, Field(ge=0)] | None = None
     """Weight of the retain term."""
-    retain: Literal["none", "nll", "kl"] | None = None
-    """The retain term: none, nll (token mean), or kl to the reference at answer tokens."""
+    retain: Literal["none", "nll", "kl", "hidden", "hidden_norm"] | None = None
+    """The retain term: none, nll (token mean), kl to the reference at answer tokens, or hidden
+    or hidden_norm (distance to the reference's activations, for methods that read activations)."""
+    parameters: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = None
+    """Names of the parameters to train; `*`, `?` and `[5-7]` stand for others."""
 
 
 class TrainTable(TableModel):
