@@ -10,44 +10,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
 from unlearn_cli.api.evaluate import Direction, Number
-from unlearn_cli.errors import RunError, UsageError
-from unlearn_cli.runs import Evaluation, RunFolder
-from unlearn_cli.verdict import UTILITIES
+from unlearn_cli.errors import UsageError
+from unlearn_cli.results import Result
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
 HEADLINES = ("forget_quality", "model_utility", "forget.probability", "kept_utility")
 """Metrics whose differences are tested, where the runs have them."""
-NO_RESULT = ("seed", "name", "output.", "train.micro_batch")
-"""Keys and tables of the spec that do not make another experiment."""
 METHOD = "method.name"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one finished run found out, and under what conditions."""
-
-    folder: str
-    seed: int
-    spec: Mapping[str, Any]
-    """Dotted key -> value, of the keys that decide the result."""
-    verdict: str
-    before: Mapping[str, Number]
-    """Metric -> figure of the target."""
-    after: Mapping[str, Number]
-    """Metric -> figure of the unlearned model."""
-    conditions: Mapping[str, str]
-    """Versions, threads, device: should be the same in all runs."""
-    inputs: Mapping[str, str]
-    """Fingerprints of weights and rows: should be the same in all runs of one seed."""
 
 
 @dataclass(frozen=True)
@@ -144,38 +121,6 @@ def compare(results: Sequence[Result]) -> Comparison:
     return Comparison(groups, tuple(tested), tuple(_untested(groups)), notes)
 
 
-def read_result(folder: Path) -> Result:
-    """Read a finished run.
-
-    Raises:
-        UsageError: there is no run, it is not finished, or nothing was evaluated.
-        RunError: a file of the run is damaged.
-    """
-    run = RunFolder.open(folder)
-    manifest = run.manifest
-    _refuse_unfinished(run, manifest)
-    spec = _read_spec(run)
-    order = [table.get("evaluator") for table in spec.get("evaluate", ())]
-    found = sorted(run.evaluations(), key=lambda e: _index(order, e.evaluator))
-    before, after = (
-        _numbers([e for e in found if e.label == label]) for label in ("target", "unlearned")
-    )
-    if not after:
-        hint = "add an [[evaluate]] to its spec and run it again"
-        raise UsageError("the run evaluated nothing", where=str(folder), hint=hint)
-    events = run.events()
-    return Result(
-        folder=str(folder),
-        seed=spec.get("seed", 0),
-        spec={key: value for key, value in flatten(spec) if not key.startswith(NO_RESULT)},
-        verdict=manifest.get("verdict", {}).get("name", "unknown"),
-        before=before,
-        after=after | {"kept_utility": _kept(before, after), "train_seconds": _seconds(events)},
-        conditions=_conditions(manifest, events),
-        inputs=_inputs(manifest, found),
-    )
-
-
 def mean(values: Sequence[float], direction: Direction = "higher", reason: str = "") -> Mean:
     """Mean and Student's t interval of independent values."""
     if not values:
@@ -207,85 +152,6 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         corrected[i] = largest
     return corrected
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(Dotted key, value) of nested tables; the tables of a list are numbered from 0."""
-    tables = isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
-    if isinstance(value, dict) or tables:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items:
-            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
-
-
-def _refuse_unfinished(run: RunFolder, manifest: Mapping[str, Any]) -> None:
-    if (status := manifest.get("status")) != "finished":
-        raise UsageError(
-            f"the run is not finished ({status or 'not started'})",
-            where=str(run.folder),
-            hint=f"finish it with: unlearn run {run.spec} --resume, or leave it out",
-        )
-
-
-def _read_spec(run: RunFolder) -> dict[str, Any]:
-    import tomlkit
-
-    try:
-        return tomlkit.parse(run.spec.read_text("utf-8")).unwrap()
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
-
-
-def _index(order: Sequence[Any], name: str) -> int:
-    return order.index(name) if name in order else len(order)
-
-
-def _numbers(evaluations: Iterable[Evaluation]) -> dict[str, Number]:
-    """Figures of all evaluators; a name that is taken gets its evaluator's in front."""
-    found: dict[str, Number] = {}
-    for evaluation in evaluations:
-        for name, figure in evaluation.table.numbers.items():
-            found[f"{evaluation.evaluator}.{name}" if name in found else name] = figure
-    return found
-
-
-def _kept(before: Mapping[str, Number], after: Mapping[str, Number]) -> Number:
-    """Share of the target's utility that is left, of the kind that the verdict takes."""
-    for name in UTILITIES:
-        was, now = (numbers[name].value if name in numbers else None for numbers in (before, after))
-        if was and now is not None:
-            return Number(now / was, "higher")
-    return Number(None, "higher", reason="there is no utility to compare")
-
-
-def _seconds(events: Sequence[Mapping[str, Any]]) -> Number:
-    """Seconds of unlearning alone: making the target and evaluating it are not the method's."""
-    if sum(entry["event"] == "RunStarted" for entry in events) > 1:
-        return Number(None, "lower", reason="the run was resumed: its time says little")
-    took = [e for e in events if e["event"] == "StageFinished" and e["stage"] == "train"]
-    if not took:
-        return Number(None, "lower", reason="the log has no time of training")
-    return Number(took[-1]["seconds"], "lower")
-
-
-def _conditions(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    started = [entry for entry in events if entry["event"] == "RunStarted"][-1:]
-    places = {key: entry.get(key) for entry in started for key in ("device", "processes")}
-    pairs = flatten(manifest.get("environment", {}))
-    return {key: str(value) for key, value in (*pairs, *places.items())}
-
-
-def _inputs(manifest: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, str]:
-    given = manifest.get("inputs", {})
-    found = {("target" if key == "model" else f"{key} rows"): given[key] for key in given}
-    if reference := manifest.get("retain_reference"):
-        found["retain reference"] = reference
-    for evaluation in evaluations:
-        if evaluation.label == "unlearned":
-            found[f"rows of evaluator {evaluation.evaluator}"] = evaluation.data
-    return {key: str(value)[:12] for key, value in found.items()}
 
 
 def _identity(result: Result) -> str:

@@ -24,6 +24,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from unlearn_cli.compare import HEADLINES, Comparison, Mean
+from unlearn_cli.compare import Group as RunGroup
 from unlearn_cli.events import (
     CheckpointSaved,
     EvaluationDone,
@@ -55,6 +57,7 @@ from unlearn_cli.runs import Evaluation
 VERDICT_STYLES = {"forgotten": "bold green", "unknown": "bold yellow"}
 ANSWER_LIMIT = 300
 SAMPLES_SHOWN = 3
+GROUPS_ABREAST = 4
 SHARE_BETWEEN_LINES = 0.1
 SECONDS_BETWEEN_LINES = 2.0
 LONGEST_SILENCE = 30.0  # seconds, for runs whose every tenth takes hours
@@ -136,6 +139,7 @@ class _Signs:
         self.ascii = not console.encoding.lower().startswith("utf")
         self.tick, self.dot, self.warning = ("*", "|", "!") if self.ascii else ("✓", "·", "!")
         self.dash = "-" if self.ascii else "–"
+        self.plus_minus = "+-" if self.ascii else "±"
         self.brackets = ("[[", "]]") if self.ascii else ("⟦", "⟧")
         self.newline = "\\n" if self.ascii else "↵"
         fallback = {"lower": "v", "higher": "^", "reference": "="}
@@ -393,3 +397,80 @@ def _print_samples(console: RichConsole, samples: Sequence[Sample]) -> None:
         console.print(Text(clean(sample.question, ANSWER_LIMIT), "bold"))
         console.print(grid)
         console.print()
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Groups of runs on stdout: headlines, every metric, what is beyond noise, what to know."""
+    console = _stdout()
+    signs = _Signs(console)
+    groups = comparison.groups
+    headlines = [name for name in HEADLINES if name in comparison.metrics]
+    _print_headlines(console, signs, comparison, headlines)
+    for start in range(0, len(groups), GROUPS_ABREAST):
+        _print_means(console, signs, comparison, groups[start : start + GROUPS_ABREAST])
+    console.print(Text(_legend(signs), "dim"))
+    for line in (*_said_of_noise(comparison), *comparison.untested, *comparison.notes):
+        console.print(Text(clean(line)))
+
+
+def _print_headlines(
+    console: RichConsole, signs: _Signs, comparison: Comparison, names: Sequence[str]
+) -> None:
+    """A row a group; above it the target before unlearning, once where all groups share it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    for name in names:
+        table.add_column(f"{name} {signs.wanted[comparison.metrics[name]]}", justify="right")
+    table.add_column("seeds", justify="right")
+    table.add_column("verdicts", overflow="fold")
+    befores = [
+        [_interval(group.before.get(name), signs) for name in names] for group in comparison.groups
+    ]
+    shared = all(before == befores[0] for before in befores)
+    for n, group in enumerate(comparison.groups):
+        if n == 0 or not shared:
+            what = "before" if shared else f"before {clean(group.label)}"
+            table.add_row(Text(what, "dim"), *befores[n])
+        verdicts = ", ".join(f"{count} {name}" for name, count in group.verdicts.items())
+        cells = (_interval(group.after.get(name), signs) for name in names)
+        table.add_row(Text(clean(group.label)), *cells, str(len(group.seeds)), clean(verdicts))
+    console.print(table)
+
+
+def _print_means(
+    console: RichConsole, signs: _Signs, comparison: Comparison, groups: Sequence[RunGroup]
+) -> None:
+    """A row a metric, a column a group."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("metric", overflow="fold")
+    table.add_column("", justify="center")
+    for group in groups:
+        table.add_column(Text(clean(group.label)), justify="right", overflow="fold")
+    for name, direction in comparison.metrics.items():
+        cells = (_interval(group.after.get(name), signs) for group in groups)
+        table.add_row(Text(clean(name)), signs.wanted[direction], *cells)
+    console.print(table)
+
+
+def _interval(figure: Mean | None, signs: _Signs) -> Text:
+    """Mean and half the confidence interval; from one seed, the value alone."""
+    if figure is None or figure.mean is None:
+        return Text(signs.dash)
+    spread = "" if figure.half_width is None else f" {signs.plus_minus} {number(figure.half_width)}"
+    return Text(f"{number(figure.mean)}{spread}")
+
+
+def _said_of_noise(comparison: Comparison) -> Iterator[str]:
+    """A line for each difference beyond noise, and how many are not."""
+    beyond = [found for found in comparison.differences if found.beyond_noise]
+    for found in beyond:
+        yield (
+            f"Beyond noise: {found.metric}, {found.one} against {found.other}: "
+            f"{found.difference:+.3g} (p = {found.corrected:.2g})"
+        )
+    if comparison.differences:
+        tested = len(comparison.differences)
+        yield (
+            f"{len(beyond)} of {tested} differences are beyond noise (Welch's t-test over seeds, "
+            "p below 0.05 after Holm's correction over the pairs of a metric)."
+        )

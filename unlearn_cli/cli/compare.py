@@ -1,0 +1,80 @@
+"""`unlearn compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unlearn_cli.cli.options import json_option
+
+if TYPE_CHECKING:
+    from unlearn_cli.compare import Comparison
+
+
+@click.command(short_help="Set runs side by side, over their seeds.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the plot to this SVG."
+)
+@json_option
+def compare(runs: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
+    """Set the finished runs in the folders RUN side by side.
+
+    Runs that differ only in their seed are one group: its mean, its 95 % confidence interval, and
+    which differences between groups are beyond noise. --plot writes forgetting against utility.
+    """
+    show_comparison(runs, plot, as_json)
+
+
+def show_comparison(runs: Sequence[Path], plot: Path | None, as_json: bool) -> None:
+    """Compare on stdout, and write the plot where one is wanted."""
+    from unlearn_cli import console
+    from unlearn_cli.compare import compare
+    from unlearn_cli.results import read_result
+
+    comparison = compare([read_result(run) for run in runs])
+    if plot:
+        _write_plot(comparison, plot)
+    if as_json:
+        click.echo(json.dumps(_as_json(comparison), indent=2, ensure_ascii=False))
+        return
+    console.print_comparison(comparison)
+
+
+def _write_plot(comparison: Comparison, path: Path) -> None:
+    from unlearn_cli.errors import UsageError
+    from unlearn_cli.report.scatter import forget_utility_plot
+    from unlearn_cli.runs import write_atomically
+
+    if not (svg := forget_utility_plot(comparison)):
+        hint = "evaluate with `tofu`, which measures both"
+        raise UsageError("no run has forgetting and utility to plot", where="--plot", hint=hint)
+    write_atomically(path, svg)
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    groups = [
+        {
+            "label": group.label,
+            "differs": group.differs,
+            "seeds": group.seeds,
+            "runs": [result.folder for result in group.results],
+            "verdicts": group.verdicts,
+            "before": {name: vars(mean) for name, mean in group.before.items()},
+            "after": {name: vars(mean) for name, mean in group.after.items()},
+        }
+        for group in comparison.groups
+    ]
+    differences = [
+        vars(found) | {"beyond_noise": found.beyond_noise} for found in comparison.differences
+    ]
+    return {
+        "groups": groups,
+        "differences": differences,
+        "untested": comparison.untested,
+        "notes": comparison.notes,
+    }
