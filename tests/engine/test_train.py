@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlearn_cli.api import Progress, Weights
+from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.layers import deepest, find_layers, find_parameters, train_only
 from unlearn_cli.engine.method import inspect_method
 from unlearn_cli.engine.objective import (
+    DISTANCES,
     Alternates,
     forget_term,
+    hidden_term,
     kl_term,
     nll_term,
     reference_requests,
@@ -64,6 +70,37 @@ class PairLoss:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """RMU-like: one value a token, of the activations of the first of two blocks."""
+
+    layers: tuple[str, ...] = ("*.layers.0",)
+
+    def forget_loss(self, hidden: Hidden, reference_hidden: Hidden) -> Tensor:
+        moved = hidden.layers["*.layers.0"] - 2 * reference_hidden.layers["*.layers.0"]
+        return moved.square().mean(-1)
+
+
+@dataclass(frozen=True)
+class Turn(Steer):
+    """RR-like: the retain term, whose slope at the reference is rounding noise, begins at 0."""
+
+    def weights(self, progress: Progress) -> Weights:
+        return Weights(1.0, progress.step / progress.total)
+
+
+@dataclass(frozen=True)
+class Dual:
+    """PDU-like: the weight of the retain term follows the retain loss."""
+
+    def forget_loss(self, forget: Scores) -> Tensor:
+        return forget.token_logp
+
+    def weights(self, progress: Progress) -> Weights:
+        rise = progress.losses.get("retain", 0.0)
+        return Weights(progress.weights.gamma, progress.weights.alpha + 0.1 * rise)
+
+
+@dataclass(frozen=True)
 class NotFinite:
     """Goes wrong at once."""
 
@@ -89,6 +126,7 @@ class Setting:
         self.model, self.recorder = tiny_model().to(dtype), Recorder()
         method = method or RowLoss()
         needs = inspect_method(method, "m")
+        layers = find_layers(self.model, needs.layers)
         plan = make_plan(forget=10, retain=13, batch_size=8, seed=0, epochs=2)
         streams: dict[str, Sequence[Encoded]] = {"forget": FORGET, "retain": RETAIN}
         alternates = None
@@ -99,13 +137,16 @@ class Setting:
             )
             streams["alternate"] = alternates.items
         scorer, accelerator = Scorer(self.model), Accelerator()
-        requests = reference_requests(plan, streams, needs, retain)
+        requests = reference_requests(plan, streams, needs, retain, layers)
         store = make_store(
             folder / "reference", requests, scorer, accelerator, pad_id=0, micro_batch=micro_batch
         )
         self.store: ReferenceStore = store
-        terms = [forget_term(method, needs, 0.5, alternates, store if requests else None)]
-        if retain != "none":
+        terms = [forget_term(method, needs, 0.5, alternates, store if requests else None, layers)]
+        if retain in DISTANCES:
+            terms.append(hidden_term(1.0, store, layers, DISTANCES[retain]))
+            train_only(self.model, find_parameters(self.model, ["*"], deepest(layers)))
+        elif retain != "none":
             terms.append(nll_term("retain", 1.0) if retain == "nll" else kl_term(1.0, store))
         self.checkpoints = Checkpoints(folder / "checkpoints", keep)
         self.trainer = Trainer(
@@ -121,6 +162,7 @@ class Setting:
             pad_id=0,
             emit=self.recorder,
             stop=stop,
+            reweigh=getattr(method, "weights", None),
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -137,6 +179,7 @@ def each_step(step: int) -> bool:
 
 
 CASES = [(RowLoss(), "nll"), (TokenLoss(), "kl"), (PairLoss(), "none"), (PairLoss(), "kl")]
+CASES += [(Steer(), "hidden"), (Turn(), "hidden_norm"), (Steer(), "nll"), (Dual(), "nll")]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
@@ -204,6 +247,27 @@ def test_the_kl_term_is_zero_before_the_first_update(tmp_path: Path) -> None:
     losses = [step.losses["retain"] for step in setting.recorder.of(StepDone)]
     assert losses[0] == pytest.approx(0, abs=1e-6)
     assert all(loss > 1e-6 for loss in losses[1:])
+
+
+def test_weights_that_a_method_changes_survive_a_resume(tmp_path: Path) -> None:
+    """The weights are those of the last step plus .1 of its retain loss, as `Dual` says, and a
+    resumed run goes on with them."""
+    whole = Setting(tmp_path / "whole", Dual())
+    whole.trainer.fit()
+    steps = whole.recorder.of(StepDone)
+    assert steps[0].weights == {"forget": 0.5, "retain": 1.0}
+    for before, after in pairwise(steps):
+        expected = before.weights["retain"] + 0.1 * before.losses["retain"]
+        assert after.weights["retain"] == pytest.approx(expected)
+    stopping = Setting(tmp_path / "cut", Dual(), stop=lambda: stopping.trainer.done == 2)
+    with pytest.raises(Interrupted):
+        stopping.trainer.fit()
+    again = Setting(tmp_path / "cut", Dual())
+    state, _ = again.checkpoints.newest()
+    assert state is not None
+    again.trainer.resume(state)
+    again.trainer.fit()
+    assert [e.weights for e in again.recorder.of(StepDone)] == [e.weights for e in steps[2:]]
 
 
 @pytest.mark.parametrize("done", [1, 2, 3])

@@ -58,8 +58,7 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
         f"({plan.steps_per_epoch} an epoch, {epochs:g} epochs)"
     )
     requests = work.requests(spec)
-    for request in requests:
-        lines.append(f"reference pass: {len(request.rows)} {request.stream} rows, {request.what}")
+    lines += [f"reference pass: {len(r.rows)} {r.stream} rows, {r.what}" for r in requests]
     if not requests:
         lines.append("reference pass: none")
     lines += [f"evaluate: {e.evaluator}, every {e.every}" for e in spec.evaluate]

@@ -129,7 +129,8 @@ def kl_term(weight: float, store: ReferenceStore) -> Term:
 
 DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hidden": lambda moved: moved.square().mean(-1),
-    "hidden_norm": lambda moved: moved.norm(dim=-1),
+    # Smooth at 0, where every run starts: there a bare norm turns rounding noise into a direction.
+    "hidden_norm": lambda moved: (moved.square().sum(-1) + 1e-12).sqrt(),
 }
 """Retain terms on activations: how far they moved, (P, d) -> (P,). The mean square is that of RMU
 (Li et al. 2024, arXiv:2403.03218), the Euclidean norm that of representation rerouting (Zou et al.

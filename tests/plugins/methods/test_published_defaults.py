@@ -27,7 +27,7 @@ def test_defaults(name: str, options: dict[str, Any], shared: tuple[float, float
 
     assert {option.name: option.default for option in plugin.options} == options
     assert vars(made) == options
-    assert tuple(plugin.defaults.values()) == shared
+    assert tuple(plugin.defaults.values()) == (*shared, ("*",))
     assert (made.defaults.gamma, made.defaults.alpha, made.defaults.retain) == shared
 
 

@@ -1,0 +1,121 @@
+"""Blocks and parameters by name patterns, and forward passes that stop at a block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from unlearn_cli.api.hidden import Hidden
+from unlearn_cli.engine.forward import Scorer, collate
+from unlearn_cli.engine.layers import blocks, find_layers, find_parameters, train_only, up_to
+from unlearn_cli.errors import UsageError
+from unlearn_cli.testing import made_up_rows, tiny_model
+
+FIRST, SECOND = "model.layers.0", "model.layers.1"
+
+
+def test_a_pattern_means_one_block() -> None:
+    """`*.layers.0` is the first block of the two that the tiny model has."""
+    model = tiny_model()
+    assert list(blocks(model)) == [FIRST, SECOND]
+    assert find_layers(model, ["*.layers.0"]) == {"*.layers.0": FIRST}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"), [("*.layers.7", "means none"), ("*.layers.*", "means 2 blocks")]
+)
+def test_a_pattern_of_none_or_several_blocks_is_refused(pattern: str, says: str) -> None:
+    """The error names the pattern and the blocks that there are."""
+    with pytest.raises(UsageError, match=says) as caught:
+        find_layers(tiny_model(), [pattern])
+    assert "model.layers.0 to model.layers.1" in str(caught.value.hint)
+
+
+def test_parameters_are_found_in_the_order_of_the_model() -> None:
+    """Patterns may overlap; each parameter comes once."""
+    found = find_parameters(tiny_model(), ["*.layers.[01].mlp.down_proj.weight", "*.layers.0.mlp*"])
+    assert found == [
+        f"{FIRST}.mlp.gate_proj.weight",
+        f"{FIRST}.mlp.up_proj.weight",
+        f"{FIRST}.mlp.down_proj.weight",
+        f"{SECOND}.mlp.down_proj.weight",
+    ]
+
+
+def test_a_pattern_that_names_no_parameter_is_refused() -> None:
+    """The error lists what is there."""
+    with pytest.raises(UsageError, match="names no parameter") as caught:
+        find_parameters(tiny_model(), ["*.lora_A"])
+    assert "model.embed_tokens.weight" in str(caught.value.hint)
+
+
+def test_parameters_behind_the_block_that_is_read_are_refused() -> None:
+    """A loss on block 0 depends on the embeddings and block 0; `*` alone means just these."""
+    model = tiny_model()
+    with pytest.raises(UsageError, match=r"does not depend on model\.layers\.1\.mlp"):
+        find_parameters(model, ["*.down_proj.weight"], FIRST)
+    everything = find_parameters(model, ["*"], FIRST)
+    assert everything[0] == "model.embed_tokens.weight"
+    assert all(name.startswith(FIRST) for name in everything[1:])
+
+
+def _hidden(model: Any, layers: dict[str, str], pad_id: int = 0) -> Hidden:
+    found = Scorer(model.eval())(collate(made_up_rows(4), pad_id), layers)
+    assert isinstance(found, Hidden)
+    return found
+
+
+def test_activations_are_those_of_a_whole_pass() -> None:
+    """The output of block 0 in a pass that stops there equals transformers' `hidden_states[1]`,
+    row by row and without padding."""
+    model, rows = tiny_model().eval(), made_up_rows(4)
+    found = _hidden(model, {"a": FIRST})
+    expected = []
+    for item in rows:
+        ids = torch.from_numpy(item.input_ids.astype("int64"))[None]
+        expected.append(model(ids, output_hidden_states=True).hidden_states[1][0])
+    torch.testing.assert_close(found.layers["a"], torch.cat(expected), rtol=1e-4, atol=1e-5)
+    assert torch.bincount(found.row).tolist() == [len(item.input_ids) for item in rows]
+
+
+def test_tokens_that_predict_an_answer_are_marked() -> None:
+    """As many as there are answer tokens in each row, ending one before the last token."""
+    rows, found = made_up_rows(4), _hidden(tiny_model(), {"a": FIRST})
+    for number, item in enumerate(rows):
+        marked = found.at_answer[found.row == number].nonzero()[:, 0].tolist()
+        assert marked == list(range(item.start - 1, item.end - 1))
+
+
+def test_no_block_behind_the_last_one_read_runs() -> None:
+    """Block 1 and the output layer are not called, and are there again afterwards."""
+    model, called = tiny_model(), []
+    for module in (model.model.layers[1], model.lm_head):
+        module.register_forward_hook(lambda *_: called.append(1))
+    _hidden(model, {"a": FIRST})
+    assert not called
+    assert len(model.model.layers) == 2
+
+
+def test_the_model_is_whole_again_after_an_error() -> None:
+    """An exception within the shortened pass leaves all blocks in place."""
+    model = tiny_model()
+
+    def fail() -> None:
+        with up_to(model, FIRST):
+            assert len(model.model.layers) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(model.model.layers) == 2
+
+
+def test_only_what_is_trained_holds_gradients() -> None:
+    """After a backward pass from block 1, `down_proj` of block 0 has a gradient, nothing else."""
+    model = tiny_model()
+    train_only(model, [f"{FIRST}.mlp.down_proj.weight"])
+    torch.autograd.backward(_hidden(model, {"a": SECOND}).layers["a"].square().sum())
+    held = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    assert held == [f"{FIRST}.mlp.down_proj.weight"]
