@@ -242,6 +242,30 @@ class TestEvents:
             ("Notice", None),
         ]
 
+    def test_truncate_keeps_each_step_once(self, run: RunFolder) -> None:
+        """A kill made the target's steps 1 and 2 happen twice: the log keeps the second of each,
+        and everything else in its order."""
+        for event in (
+            Notice("first"),
+            step_done("target", 1),
+            step_done("target", 2),
+            step_done("retain_reference", 1),
+            Notice("again"),
+            step_done("target", 1),
+            step_done("target", 2),
+            step_done("target", 3),
+        ):
+            run.append_event(event)
+        run.truncate_events(0)
+        assert [e.get("text") or (e["stage"], e["step"]) for e in run.events()] == [
+            "first",
+            ("retain_reference", 1),
+            "again",
+            ("target", 1),
+            ("target", 2),
+            ("target", 3),
+        ]
+
 
 class TestStoredEvaluations:
     def test_places(self, run: RunFolder) -> None:

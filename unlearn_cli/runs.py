@@ -19,7 +19,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
@@ -161,17 +161,13 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing to this run (advisory; not on Windows).
-
-        The lock is the kernel's and ends with the process, however it dies.
+        """Keep other processes from writing to this run.
 
         Raises:
-            UsageError: another process holds it.
+            UsageError: another process is.
         """
-        with _writing(self.folder):
-            file = (self.folder / ".lock").open("a", encoding="utf-8")
-        with file:
-            if not _flock(file.fileno()):
+        with lock_file(self.folder / ".lock") as take:
+            if not take():
                 hint = "wait for it to end, or choose another name"
                 where = str(self.folder)
                 raise UsageError("another process is writing to this run", where=where, hint=hint)
@@ -215,8 +211,11 @@ class RunFolder:
         return [_parse(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
 
     def truncate_events(self, step: int) -> None:
-        """Forget what the log says of training after `step`; it is about to happen again."""
-        kept = [entry for entry in self.events() if not _is_after(entry, step)]
+        """Forget what the log says of training after `step`; it is about to happen again.
+
+        Of a stage before it that a kill made happen twice, the later steps stay.
+        """
+        kept = _each_step_once(entry for entry in self.events() if not _is_after(entry, step))
         lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in kept]
         write_atomically(self._events, "".join(lines))
 
@@ -231,6 +230,19 @@ class RunFolder:
         found = [Evaluation.read(path) for path in self._evaluations.glob("*/*.json")]
         found.sort(key=lambda e: (e.label == "retain_reference", e.step, e.label, e.evaluator))
         return found
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
+    """Yields a function that takes the lock of this name: False where another process has it.
+
+    The lock is the kernel's and ends with the block or the process, however that dies (advisory;
+    not on Windows).
+    """
+    with _writing(path):
+        file = path.open("a", encoding="utf-8")
+    with file:
+        yield lambda: _flock(file.fileno())
 
 
 def environment() -> dict[str, Any]:
@@ -360,6 +372,17 @@ def _is_after(entry: Mapping[str, Any], step: int) -> bool:
         trained = entry["label"] not in ("target", "retain_reference")
         return bool(trained and entry["step"] > step)
     return bool(entry["event"] == "CheckpointSaved" and entry["step"] > step)
+
+
+def _each_step_once(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without the steps that were taken again later, in the order of the log."""
+    kept: dict[object, Mapping[str, Any]] = {}
+    for place, entry in enumerate(entries):
+        is_step = entry["event"] == "StepDone"
+        key = (entry["stage"], entry["step"]) if is_step else place
+        kept.pop(key, None)
+        kept[key] = entry
+    return list(kept.values())
 
 
 def _drop_cut_line(descriptor: int) -> None:
