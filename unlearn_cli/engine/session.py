@@ -60,6 +60,12 @@ class Session:
         if self.accelerator.is_main_process:
             self.listener(event)
 
+    def decide(self, question: Callable[[], bool]) -> bool:
+        """The main process's answer, on all processes: what is on disk may change in between."""
+        yes = self.accelerator.is_main_process and question()
+        flag = torch.tensor([float(yes)], device=self.device)
+        return bool(self.accelerator.reduce(flag).item())
+
     @contextmanager
     def stage(
         self, name: str, title: str, total: int | None = None, unit: str = "steps"
@@ -165,7 +171,7 @@ class Session:
         )
         kept = cache_folder("evaluations") / f"{key}.json" if label in CACHED else None
         title = f"Evaluate the {label.replace('_', ' ')}"
-        if kept and kept.exists():
+        if kept and self.decide(kept.exists):
             self.cached("evaluate", title)
             return replace(Evaluation.read(kept), label=label, step=step)
         scored = self._score(loaded, encoder, evaluator, table.batch_size, title)

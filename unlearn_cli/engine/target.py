@@ -6,7 +6,9 @@ a sweep over methods pays once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +24,11 @@ from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.train import Optimization, Trainer
-from unlearn_cli.runs import versions
+from unlearn_cli.events import Notice
+from unlearn_cli.runs import lock_file, versions
+
+PATIENCE = 1.0
+"""Seconds between two looks at an entry that another run is making."""
 
 
 class Models:
@@ -65,12 +71,31 @@ class Models:
     def _make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
         """Folder of the base model fine-tuned on `rows`: from the cache, or made now."""
         folder = cache_folder("models") / self._key(rows)
-        if folder.exists():
-            self.session.cached(stage, title)
-            return folder
-        with self.stopper.waiting():
-            self._fine_tune(self._load_base(), stage, title, rows, folder)
+        with self._ours_to_make(folder) as missing:
+            if not missing:
+                self.session.cached(stage, title)
+                return folder
+            with self.stopper.waiting():
+                self._fine_tune(self._load_base(), stage, title, rows, folder)
         return folder
+
+    @contextmanager
+    def _ours_to_make(self, folder: Path) -> Iterator[bool]:
+        """Whether the entry is missing; while entered no other run makes it.
+
+        Where one does so now, this waits: by short looks, since a process that waited for the
+        lock could not tell the others, whose collective operations time out.
+        """
+        session = self.session
+        if session.decide(folder.exists):  # a finished cache may be one that cannot be written
+            yield False
+            return
+        with lock_file(folder.with_name(f".{folder.name}.lock")) as take:
+            if not session.decide(take):
+                session.emit(Notice("another run is making the same model: waiting for it"))
+                while not session.decide(take):
+                    time.sleep(PATIENCE)
+            yield not session.decide(folder.exists)
 
     def _key(self, rows: Sequence[Row]) -> str:
         spec = self.session.spec
