@@ -104,7 +104,8 @@ def _keys(source: Source, name: str, title: str) -> Iterator[str]:
 def _methods() -> Iterator[str]:
     yield (
         "The loss of a step is `gamma * forget term + alpha * retain term`, each a mean over the "
-        "global batch. The retain term is `none`, `nll` or `kl`, for every method."
+        "global batch. The retain term is `none`, `nll` or `kl`, and for methods that read "
+        "activations also `hidden` or `hidden_norm`."
     )
     for plugin in _ours("method"):
         yield from _plugin(plugin, plugin.name)

@@ -37,7 +37,12 @@ def test_a_list_as_json_says_all_that_is_known() -> None:
     found = {entry["name"]: entry for entry in json.loads(output("list-methods", "--json"))}
 
     assert found["npo"]["requires"] == ["forget", "reference"]
-    assert found["npo"]["defaults"] == {"gamma": 1.0, "alpha": 1.0, "retain": "nll"}
+    assert found["npo"]["defaults"] == {
+        "gamma": 1.0,
+        "alpha": 1.0,
+        "retain": "nll",
+        "parameters": ["*"],
+    }
     assert found["npo"]["options"][0]["default"] == 0.1
     assert found["npo"]["file"].endswith("npo.py")
 

@@ -127,6 +127,27 @@ def kl_term(weight: float, store: ReferenceStore) -> Term:
     return Term("retain", weight, "token", rows, values, counted="retain")
 
 
+def entropy_term(stream: str, weight: float) -> Term:
+    """Entropy of the model's distribution at the answer tokens of a stream, token mean, nats.
+
+    With a positive weight on forget rows answers become nearly certain, so that sampling cannot
+    leak another; with a negative weight on retain rows these stay diverse.
+
+    Source: Scholten et al., A Probabilistic Perspective on Unlearning and Alignment for LLMs, 2024,
+    arXiv:2410.03523. Differences from the official code: 1. answer tokens alone; there all
+    positions.
+    """
+
+    def rows(step: Step) -> Rows:
+        return {stream: (step.retain if stream == "retain" else step.forget).tolist()}
+
+    def values(seen: Mapping[str, Scores], _: Rows) -> Tensor:
+        logp = seen[stream].logits.log_softmax(-1)
+        return -(logp.exp() * logp).sum(-1)
+
+    return Term(f"{stream}_entropy", weight, "token", rows, values, counted=stream)
+
+
 DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hidden": lambda moved: moved.square().mean(-1),
     # Smooth at 0, where every run starts: there a bare norm turns rounding noise into a direction.

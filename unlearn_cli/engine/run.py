@@ -20,10 +20,12 @@ import torch
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.gradients import Gradients, salient
 from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
+from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.plan import Plan
 from unlearn_cli.engine.reference import ReferenceStore, make_store
 from unlearn_cli.engine.session import Session
@@ -37,6 +39,7 @@ from unlearn_cli.engine.work import (
     choose,
     optimization,
     prepare,
+    smoothing,
 )
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
 from unlearn_cli.events import (
@@ -241,14 +244,17 @@ class Run:
         checkpoints = self._checkpoints()
         scorer = Scorer(loaded.model)
         store = self._reference_pass(work, loaded, scorer)
+        terms = work.terms(spec, store)
         train_only(loaded.model, work.choice.parameters)
+        if spec.wrap.saliency is not None:
+            train_only(loaded.model, self._salient(work, terms[0], scorer, loaded))
         trainer = Trainer(
             session.accelerator,
             scorer,
             loaded.tokenizer,
             work.plan,
             work.streams,
-            work.terms(spec, store),
+            terms,
             optimization(spec),
             checkpoints,
             stage="train",
@@ -256,6 +262,7 @@ class Run:
             emit=session.emit,
             stop=self.stopper,
             reweigh=getattr(work.method, "weights", None),
+            smoothing=smoothing(spec),
         )
         self._resume(trainer, checkpoints)
         title = f"Unlearn with {spec.method.name}"
@@ -269,6 +276,22 @@ class Run:
             self._edit(work, loaded)
         session.accelerator.free_memory()
         return best if best is not None else trainer.done
+
+    def _salient(self, work: Work, forget: Term, scorer: Scorer, loaded: Loaded) -> list[str]:
+        """The parameters that the forget term pulls most, over the first epoch's rows."""
+        gradients = Gradients(
+            self.session.accelerator,
+            scorer,
+            work.streams,
+            micro_batch=self.spec.train.micro_batch,
+            pad_id=loaded.pad_id,
+        )
+        steps = work.plan.steps[: work.plan.steps_per_epoch]
+        share = float(self.spec.wrap.saliency or 1)
+        with self.session.stage("saliency", "Find the parameters to train"):
+            chosen = salient(gradients, forget, steps, loaded.model, share)
+        self.session.emit(Notice(f"training {len(chosen)} parameter tensors, the most salient"))
+        return chosen
 
     @torch.no_grad()
     def _edit(self, work: Work, loaded: Loaded) -> None:

@@ -1,7 +1,6 @@
 """The training loop: the same for fine-tuning a target and for every unlearning method.
 
-Invariance: the loss of a step is a sum over its global batch divided by global counts, both known
-from the plan, so micro-batches and processes only decide who computes which summand.
+What a step adds up is in `gradients`; here is when, and what is done with it.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +18,9 @@ from torch import nn
 
 from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine.checkpoints import Checkpoints, State
-from unlearn_cli.engine.forward import Scorer, collate
-from unlearn_cli.engine.objective import Rows, Streams, Term, split_by_stream
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.gradients import Gradients, Smoothing, add_smoothed
+from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.errors import Interrupted, RunError
 from unlearn_cli.events import CheckpointSaved, Listener, StepDone
@@ -71,19 +70,27 @@ class Trainer:
         emit: Listener,
         stop: Callable[[], bool] = lambda: False,
         reweigh: Callable[[Progress], Weights] | None = None,
+        smoothing: Smoothing | None = None,
     ) -> None:
         """`reweigh` gives the weights of the next step; without it they are those of the terms."""
         self.accelerator, self.plan, self.streams, self.stage = accelerator, plan, streams, stage
-        self.reweigh = reweigh
+        self.reweigh, self.smoothing = reweigh, smoothing
         self.terms = [t for t in terms if t.weight != 0 or t.name == "forget" or reweigh]
         self.weights: Mapping[str, float] = {term.name: term.weight for term in self.terms}
         self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
-        self.model, self.tokenizer, self.pad_id = scorer.model, tokenizer, pad_id
+        self.model, self.tokenizer = scorer.model, tokenizer
         if optimization.activation_checkpointing:
             _recompute_activations(self.model)
         optimizer = _adamw(self.model, optimization)
         self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
         self.scheduler = _schedule(self.optimizer, optimization, plan)
+        self.gradients = Gradients(
+            accelerator,
+            self.scorer,
+            streams,
+            micro_batch=optimization.micro_batch,
+            pad_id=pad_id,
+        )
         self.done = 0
         self._reweigh({})
 
@@ -127,55 +134,27 @@ class Trainer:
                 raise Interrupted(f"interrupted after step {self.done}")
 
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
-        work = [(term, *part) for term in self.terms for part in self._parts(term, step)]
-        sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64)
-        for number, (term, rows, share) in enumerate(work):
-            last = number == len(work) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
-                value, tokens = self._backward(term, rows, share)
-            sums[self.terms.index(term)] += value
-            sums[-1] += tokens
-        sums = self.accelerator.reduce(sums.to(self._sum_type()).to(self.accelerator.device)).cpu()
-        losses = {t.name: float(sums[k]) for k, t in enumerate(self.terms)}
+        found, tokens = self._add_gradients(step)
+        sums = torch.tensor([*found.values(), float(tokens)], dtype=self._sum_type())
+        sums = self.accelerator.reduce(sums.to(self.accelerator.device)).cpu()
+        losses = {name: float(value) for name, value in zip(found, sums, strict=False)}
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         losses = {"total": total} | losses
         self._check_finite(losses)
         norm = self._update()
         return losses, norm, int(sums[-1])
 
+    def _add_gradients(self, step: Step) -> tuple[dict[str, float], int]:
+        """This process's part of each term, and the tokens that it ran."""
+        if self.smoothing is None:
+            return self.gradients.add(self.terms, self.weights, step)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        return add_smoothed(
+            self.gradients, self.smoothing, parameters, self.terms, self.weights, step, self.done
+        )
+
     def _sum_type(self) -> torch.dtype:
         return torch.float32 if self.accelerator.device.type == "mps" else torch.float64
-
-    def _parts(self, term: Term, step: Step) -> Iterator[tuple[Rows, float]]:
-        """This process's micro-batches of a term: rows, and by what their sum is divided.
-
-        Rows of similar length go together. Every process yields the same number of parts, because
-        their collective operations must match; one without rows repeats a row with weight 0.
-        """
-        rows = term.rows(step)
-        count = term.count(self.streams, rows)
-        total = len(rows[term.counted])
-        order = sorted(range(total), key=lambda k: self._length(rows, k))
-        processes, me = self.accelerator.num_processes, self.accelerator.process_index
-        size = self.options.micro_batch
-        for start in range(0, math.ceil(total / processes), size):
-            mine = order[me::processes][start : start + size]
-            chosen = mine or order[:1]
-            part = {name: [indices[k] for k in chosen] for name, indices in rows.items()}
-            yield part, 1 / count if mine else 0.0
-
-    def _length(self, rows: Rows, k: int) -> int:
-        return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
-
-    def _backward(self, term: Term, rows: Rows, share: float) -> tuple[float, int]:
-        items = [self.streams[name][row] for name, indices in rows.items() for row in indices]
-        batch = collate(items, self.pad_id).to(self.accelerator.device)
-        seen = split_by_stream(self.scorer(batch, term.layers), list(rows))
-        mean = term.values(seen, rows).sum() * share
-        # Processes average their gradients; the loss is a sum over them.
-        weight = self.weights[term.name]
-        self.accelerator.backward(weight * self.accelerator.num_processes * mean)
-        return float(mean.detach()), batch.tokens if share else 0
 
     def _reweigh(self, losses: Mapping[str, float]) -> None:
         """Ask the method for the weights of the next step."""
@@ -191,7 +170,7 @@ class Trainer:
                 losses=losses,
             )
         )
-        self.weights = {"forget": weights.gamma, "retain": weights.alpha}
+        self.weights = {**self.weights, "forget": weights.gamma, "retain": weights.alpha}
 
     def _check_finite(self, losses: Mapping[str, float]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]

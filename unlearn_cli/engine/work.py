@@ -10,13 +10,15 @@ from typing import Any, get_args
 from unlearn_cli import catalog
 from unlearn_cli.api.method import RetainTerm
 from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
-from unlearn_cli.engine.encode import Encoded, Encoder
+from unlearn_cli.engine.encode import Encoded, Encoder, whole
+from unlearn_cli.engine.gradients import Smoothing
 from unlearn_cli.engine.layers import deepest, find_layers, find_parameters
 from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
     DISTANCES,
     Alternates,
     Term,
+    entropy_term,
     forget_term,
     hidden_term,
     kl_term,
@@ -58,6 +60,7 @@ class Work:
             terms.append(kl_term(alpha, store))
         elif retain in DISTANCES and store is not None:
             terms.append(hidden_term(alpha, store, layers, DISTANCES[retain]))
+        terms += [entropy_term(stream, weight) for stream, weight in _entropies(spec).items()]
         return terms
 
     def requests(self, spec: Spec) -> tuple[Request, ...]:
@@ -65,6 +68,12 @@ class Work:
         return reference_requests(
             self.plan, self.streams, self.needs, str(spec.method.retain), self.choice.layers
         )
+
+
+def _entropies(spec: Spec) -> dict[str, float]:
+    """The entropies that the spec weighs: stream -> weight."""
+    found = {"forget": spec.wrap.entropy_forget, "retain": spec.wrap.entropy_retain}
+    return {stream: weight for stream, weight in found.items() if weight}
 
 
 @dataclass(frozen=True)
@@ -116,16 +125,19 @@ def prepare(session: Session, encoder: Encoder, model: Any) -> Work:
     """Build the method, encode the rows and draw the plan; of the model it needs the skeleton."""
     spec, bundle = session.spec, session.bundle
     method, needs = build_method(spec)
-    if spec.method.retain != "none" and not bundle.retain:
+    retains = spec.method.retain != "none" or "retain" in _entropies(spec)
+    if retains and not bundle.retain:
         raise RunError(
             f"retain = {spec.method.retain!r} needs retain rows",
             where="[method].retain",
             hint='set data.retain, or method.retain = "none"',
         )
     splits = {"forget": encode_split(encoder, bundle.forget, "forget")}
-    if spec.method.retain != "none":
+    if retains:
         splits["retain"] = encode_split(encoder, bundle.retain, "retain")
     streams = {name: list(split.items) for name, split in splits.items()}
+    if spec.method.retain == "kl" and spec.method.kl_positions == "all":
+        streams["retain"] = [whole(item) for item in streams["retain"]]
     plan = make_plan(
         forget=len(streams["forget"]),
         retain=len(streams.get("retain", ())),
@@ -170,6 +182,14 @@ def optimization(spec: Spec) -> Optimization:
         train.micro_batch,
         train.activation_checkpointing,
     )
+
+
+def smoothing(spec: Spec) -> Smoothing | None:
+    """`[wrap]`, as the trainer takes it."""
+    wrap = spec.wrap
+    if wrap.sam_rho is None and wrap.noise_sigma is None:
+        return None
+    return Smoothing(wrap.sam_rho, wrap.noise_sigma, wrap.noise_samples, spec.seed)
 
 
 def check_reference_size(spec: Spec, requests: tuple[Request, ...], model: Any) -> int:

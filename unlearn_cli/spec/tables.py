@@ -131,8 +131,30 @@ class MethodTable(PluginTable):
     retain: Literal["none", "nll", "kl", "hidden", "hidden_norm"] | None = None
     """The retain term: none, nll (token mean), kl to the reference at answer tokens, or hidden
     or hidden_norm (distance to the reference's activations, for methods that read activations)."""
+    kl_positions: Literal["answer", "all"] = "answer"
+    """Where the retain term kl is taken: at answer tokens, or at all tokens, prompts included."""
     parameters: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = None
     """Names of the parameters to train; `*`, `?` and `[5-7]` stand for others."""
+
+
+class WrapTable(TableModel):
+    """What goes around any method. All are off unless set."""
+
+    sam_rho: Annotated[float, Field(ge=0)] | None = None
+    """Sharpness-aware: take the gradient of the forget term at weights moved this far uphill; makes
+    relearning harder. Published: 0.01 (MUSE), 0.1 (WMDP)."""
+    noise_sigma: Annotated[float, Field(ge=0)] | None = None
+    """Smoothing: take the gradient of the forget term at weights with Gaussian noise of this
+    standard deviation. Either this or `sam_rho`."""
+    noise_samples: PositiveInt = 1
+    """Draws of the noise in a step."""
+    saliency: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Train only this share of the parameter tensors: those that the forget term pulls most. Lets
+    updates survive quantization; published: 0.1 with a larger learning rate."""
+    entropy_forget: float | None = None
+    """Weight of the entropy of answers to forget rows; published: 1."""
+    entropy_retain: float | None = None
+    """Weight of the entropy of answers to retain rows; published: -0.25."""
 
 
 class TrainTable(TableModel):
@@ -218,6 +240,7 @@ class Spec(TableModel):
     target: TargetTable = TargetTable()
     retain_reference: RetainReferenceTable = RetainReferenceTable()
     method: MethodTable
+    wrap: WrapTable = WrapTable()
     train: TrainTable = TrainTable()
     checkpoints: CheckpointTable = CheckpointTable()
     evaluate: Annotated[tuple[EvaluateTable, ...], Field(strict=False)] = ()

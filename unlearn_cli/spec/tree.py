@@ -15,6 +15,7 @@ from unlearn_cli.spec.slots import SLOTS, TABLES, Slot
 _ALTERNATIVES: tuple[tuple[KeyPath, KeyPath], ...] = (
     (("train", "epochs"), ("train", "steps")),
     (("retain_reference", "path"), ("retain_reference", "evaluation")),
+    (("wrap", "sam_rho"), ("wrap", "noise_sigma")),
     (("model", "path"), ("target", "base")),
 )
 """Keys that exclude each other: to set one is to take back an inherited other."""

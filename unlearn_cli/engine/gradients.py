@@ -1,0 +1,226 @@
+"""Gradients of terms over a global batch: micro-batches, processes, and points near the weights.
+
+A loss is a sum over the global batch divided by its global counts, so micro-batches and processes
+only decide who computes which summand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from unlearn_cli.engine.forward import collate
+from unlearn_cli.engine.objective import Rows, Streams, Term, split_by_stream
+from unlearn_cli.engine.plan import Step
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Where the gradient of the forget term is taken, instead of at the weights themselves."""
+
+    sam_rho: float | None = None
+    """At the weights moved by this length along the gradient of the forget term."""
+    noise_sigma: float | None = None
+    """At weights with Gaussian noise of this standard deviation, mean of `noise_samples`."""
+    noise_samples: int = 1
+    seed: int = 0
+    """Of the noise."""
+
+
+class Gradients:
+    """Adds the gradients of terms to the parameters of a model."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        scorer: nn.Module,
+        streams: Streams,
+        *,
+        micro_batch: int,
+        pad_id: int,
+    ) -> None:
+        """`scorer` is a `Scorer`, prepared by accelerate where there are several processes."""
+        self.accelerator, self.scorer, self.streams = accelerator, scorer, streams
+        self.micro_batch, self.pad_id = micro_batch, pad_id
+
+    def add(
+        self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
+    ) -> tuple[dict[str, float], int]:
+        """Add the gradients of weighted terms over the batch of a step.
+
+        Args:
+            terms: which.
+            weights: of each term, by its name.
+            step: the rows.
+            sync: whether the processes add up their gradients, those of earlier calls included.
+
+        Returns:
+            This process's part of each term's unweighted mean, and the tokens that it ran.
+        """
+        work = [(term, *part) for term in terms for part in self._parts(term, step)]
+        sums, tokens = dict.fromkeys((term.name for term in terms), 0.0), 0
+        for number, (term, rows, share) in enumerate(work):
+            last = sync and number == len(work) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+                value, ran = self._backward(term, weights[term.name], rows, share)
+            sums[term.name] += value
+            tokens += ran
+        return sums, tokens
+
+    def _parts(self, term: Term, step: Step) -> Iterator[tuple[Rows, float]]:
+        """This process's micro-batches of a term: rows, and by what their sum is divided.
+
+        Rows of similar length go together. Every process yields the same number of parts, because
+        their collective operations must match; one without rows repeats a row with weight 0.
+        """
+        rows = term.rows(step)
+        count = term.count(self.streams, rows)
+        total = len(rows[term.counted])
+        order = sorted(range(total), key=lambda k: self._length(rows, k))
+        processes, me = self.accelerator.num_processes, self.accelerator.process_index
+        for start in range(0, math.ceil(total / processes), self.micro_batch):
+            mine = order[me::processes][start : start + self.micro_batch]
+            chosen = mine or order[:1]
+            part = {name: [indices[k] for k in chosen] for name, indices in rows.items()}
+            yield part, 1 / count if mine else 0.0
+
+    def _length(self, rows: Rows, k: int) -> int:
+        return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
+
+    def _backward(self, term: Term, weight: float, rows: Rows, share: float) -> tuple[float, int]:
+        items = [self.streams[name][row] for name, indices in rows.items() for row in indices]
+        batch = collate(items, self.pad_id).to(self.accelerator.device)
+        seen = split_by_stream(self.scorer(batch, term.layers), list(rows))
+        mean = term.values(seen, rows).sum() * share
+        # Processes average their gradients; the loss is a sum over them.
+        self.accelerator.backward(weight * self.accelerator.num_processes * mean)
+        return float(mean.detach()), batch.tokens if share else 0
+
+
+def add_smoothed(
+    gradients: Gradients,
+    smoothing: Smoothing,
+    parameters: Sequence[nn.Parameter],
+    terms: Sequence[Term],
+    weights: Mapping[str, float],
+    step: Step,
+    number: int,
+) -> tuple[dict[str, float], int]:
+    """As `Gradients.add`, with the gradient of the first term, the forget term, taken nearby.
+
+    Source: Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks, ICML 2025,
+    arXiv:2502.05374: sharpness-aware minimisation and randomised smoothing of the forget loss. The
+    reported forget loss is that at the weights themselves for the former, the mean of those with
+    noise for the latter. Differences from the official code: 1. the whole batch decides one
+    direction, so it goes with gradient accumulation; there each micro-batch has its own. 2. Weights
+    are restored from a copy, to the bit.
+
+    Args:
+        gradients: of the model.
+        smoothing: where to take it.
+        parameters: those that are trained; their gradients are empty.
+        terms: the forget term first.
+        weights: of the terms.
+        step: the rows.
+        number: steps done, which decides the noise.
+    """
+    forget, *others = terms
+    alone = not others
+    if smoothing.sam_rho is not None:
+        sums, tokens = gradients.add([forget], weights, step)
+        shift = _uphill(parameters, smoothing.sam_rho)
+        _empty(parameters)
+        with shifted(parameters, shift):
+            _, again = gradients.add([forget], weights, step, sync=alone)
+        tokens += again
+    else:
+        sums, tokens = {forget.name: 0.0}, 0
+        part = {forget.name: weights[forget.name] / smoothing.noise_samples}
+        for sample in range(smoothing.noise_samples):
+            last = sample == smoothing.noise_samples - 1
+            with shifted(parameters, _noise(parameters, smoothing, number, sample)):
+                found, ran = gradients.add([forget], part, step, sync=alone and last)
+            sums[forget.name] += found[forget.name] / smoothing.noise_samples
+            tokens += ran
+    if others:
+        found, ran = gradients.add(others, weights, step)
+        sums, tokens = sums | found, tokens + ran
+    return sums, tokens
+
+
+@contextmanager
+@torch.no_grad()
+def shifted(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> Iterator[None]:
+    """Within, the parameters are moved; afterwards they have the bits that they had."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+    for parameter, by in zip(parameters, shift, strict=True):
+        parameter.add_(by)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, before in zip(parameters, kept, strict=True):
+            parameter.copy_(before)
+
+
+def _uphill(parameters: Sequence[nn.Parameter], length: float) -> list[Tensor]:
+    """The gradients, all together scaled to a length."""
+    found = [_gradient(parameter) for parameter in parameters]
+    norm = torch.stack([gradient.norm() for gradient in found]).norm()
+    return [gradient * (length / norm.clamp_min(1e-12)) for gradient in found]
+
+
+def _noise(
+    parameters: Sequence[nn.Parameter], smoothing: Smoothing, number: int, sample: int
+) -> Iterator[Tensor]:
+    """Drawn on the CPU, so that every device and process has the same."""
+    seed = hash((smoothing.seed, number, sample)) % 2**63
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        drawn = torch.randn(parameter.shape, generator=generator)
+        yield (drawn * float(smoothing.noise_sigma or 0)).to(parameter)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _empty(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def salient(
+    gradients: Gradients, term: Term, steps: Sequence[Step], model: nn.Module, share: float
+) -> list[str]:
+    """Names of the share of trained parameter tensors that the forget term pulls most.
+
+    By the root mean square of a tensor's gradient, summed over `steps`, before the first update.
+
+    Source: the saliency mask of SURE, Zhang et al., ICLR 2025, arXiv:2410.16454. Differences from
+    the official code: 1. whole tensors; there also single neurons. 2. Root mean square; there the
+    norm, by which large tensors win.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for step in steps:
+        gradients.add([term], {term.name: 1.0}, step, sync=False)
+    pull = {
+        name: _global(gradients.accelerator, _gradient(parameter)).square().mean().item()
+        for name, parameter in trained.items()
+    }
+    _empty(list(trained.values()))
+    count = max(1, round(share * len(trained)))
+    chosen = set(sorted(pull, key=lambda name: -pull[name])[:count])
+    return [name for name in trained if name in chosen]
+
+
+def _global(accelerator: Accelerator, gradient: Tensor) -> Tensor:
+    summed: Any = accelerator.reduce(gradient.clone())
+    return summed  # type: ignore[no-any-return]
