@@ -420,7 +420,8 @@ def _print_headlines(
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     for name in names:
-        table.add_column(f"{name} {signs.wanted[comparison.metrics[name]]}", justify="right")
+        words = name.replace(".", " ").replace("_", " ")
+        table.add_column(f"{words} {signs.wanted[comparison.metrics[name]]}", justify="right")
     table.add_column("seeds", justify="right")
     table.add_column("verdicts", overflow="fold")
     befores = [

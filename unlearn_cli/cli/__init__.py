@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
     "evaluate": ("unlearn_cli.cli.evaluate:evaluate", "Measure any model, as a spec says."),
     "compare": ("unlearn_cli.cli.compare:compare", "Set runs side by side, over their seeds."),
+    "sweep": ("unlearn_cli.cli.sweep:sweep", "Run a spec many times over, and compare."),
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),

@@ -22,38 +22,60 @@ if TYPE_CHECKING:
 )
 @json_option
 def compare(runs: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
-    """Set the finished runs in the folders RUN side by side.
+    """Set the finished runs in the folders RUN side by side; a sweep's folder is all its runs.
 
     Runs that differ only in their seed are one group: its mean, its 95 % confidence interval, and
     which differences between groups are beyond noise. --plot writes forgetting against utility.
     """
-    show_comparison(runs, plot, as_json)
+    from unlearn_cli.errors import UsageError
+
+    comparison = compare_runs([run for given in runs for run in _runs_of(given)])
+    if plot and not write_plot(comparison, plot):
+        hint = "evaluate with `tofu`, which measures both"
+        raise UsageError("no run has forgetting and utility to plot", where="--plot", hint=hint)
+    show(comparison, as_json)
 
 
-def show_comparison(runs: Sequence[Path], plot: Path | None, as_json: bool) -> None:
-    """Compare on stdout, and write the plot where one is wanted."""
-    from unlearn_cli import console
+def compare_runs(folders: Sequence[Path]) -> Comparison:
+    """Read the runs in these folders, and compare them."""
     from unlearn_cli.compare import compare
     from unlearn_cli.results import read_result
 
-    comparison = compare([read_result(run) for run in runs])
-    if plot:
-        _write_plot(comparison, plot)
+    return compare([read_result(folder) for folder in folders])
+
+
+def show(comparison: Comparison, as_json: bool) -> None:
+    """A comparison on stdout."""
+    from unlearn_cli import console
+
     if as_json:
         click.echo(json.dumps(_as_json(comparison), indent=2, ensure_ascii=False))
-        return
-    console.print_comparison(comparison)
+    else:
+        console.print_comparison(comparison)
 
 
-def _write_plot(comparison: Comparison, path: Path) -> None:
-    from unlearn_cli.errors import UsageError
+def write_plot(comparison: Comparison, path: Path) -> bool:
+    """Write the plot; False where there is nothing to plot."""
     from unlearn_cli.report.scatter import forget_utility_plot
     from unlearn_cli.runs import write_atomically
 
     if not (svg := forget_utility_plot(comparison)):
-        hint = "evaluate with `tofu`, which measures both"
-        raise UsageError("no run has forgetting and utility to plot", where="--plot", hint=hint)
+        return False
     write_atomically(path, svg)
+    return True
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder itself, or the finished runs of the sweep that it holds."""
+    from unlearn_cli.errors import UsageError
+    from unlearn_cli.sweep import finished_runs, is_sweep
+
+    if not is_sweep(folder):
+        return [folder]
+    if not (found := finished_runs(folder)):
+        hint = "issue the same `unlearn sweep` again to go on"
+        raise UsageError("no run of the sweep is finished", where=str(folder), hint=hint)
+    return found
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:

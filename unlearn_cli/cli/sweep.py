@@ -1,0 +1,119 @@
+"""`unlearn sweep`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unlearn_cli.cli.options import json_option, set_option
+
+if TYPE_CHECKING:
+    from unlearn_cli.spec.tables import Spec
+    from unlearn_cli.sweep import Failure, Variant
+
+PLOT = "forget-utility.svg"
+
+
+@click.command(short_help="Run a spec many times over, and compare.")
+@click.argument("spec", metavar="SPEC")
+@click.option("--grid", multiple=True, metavar="KEY=V,V...", help="Each of these; repeatable.")
+@click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH[:log]", help="Draw here.")
+@click.option("--random", "draws", type=click.IntRange(min=1), help="This many draws of --range.")
+@click.option("--seeds", metavar="N,N...", help="Run everything with each of these seeds.")
+@click.option("--name", help="Name of the sweep and of its folder.")
+@click.option("--dry-run", is_flag=True, help="Check all runs, list them and stop.")
+@set_option
+@json_option
+def sweep(
+    spec: str,
+    grid: tuple[str, ...],
+    ranges: tuple[str, ...],
+    draws: int | None,
+    seeds: str | None,
+    name: str | None,
+    dry_run: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run SPEC once for each combination of the values of --grid, draws of --range and --seeds.
+
+    Everything is checked before anything runs. The same command again skips what is finished,
+    resumes what was interrupted, and tries again what failed. Ends with `unlearn compare`.
+    """
+    from unlearn_cli import hooks
+    from unlearn_cli.errors import UsageError
+    from unlearn_cli.spec.load import load_spec
+    from unlearn_cli.sweep import parse_grid, parse_range, points, run_all, variants
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a sweep runs in one process", hint="start it without a launcher")
+    if bool(ranges) != (draws is not None):
+        raise UsageError("--random and --range go together", hint="say how many, and from where")
+    if not (grid or ranges or seeds):
+        raise UsageError("nothing to vary", hint="give --grid, --random with --range, or --seeds")
+
+    def load(flags: Sequence[str], seed: int | None) -> Spec:
+        return hooks.change_spec(load_spec(spec, [*overrides, *flags], seed=seed))
+
+    varied = points([parse_grid(g) for g in grid], [parse_range(r) for r in ranges], draws or 0)
+    folder, runs = variants(load, varied, _seeds(seeds), name)
+    if dry_run:
+        return _list(runs, as_json)
+    failures = run_all(folder, runs, _runner(runs, as_json))
+    return _end(folder, failures, as_json)
+
+
+def _seeds(text: str | None) -> list[int | None]:
+    from unlearn_cli.errors import UsageError
+
+    if text is None:
+        return [None]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        hint = "write --seeds 0,1,2"
+        raise UsageError("not whole numbers from 0", where=f"--seeds {text}", hint=hint)
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def _list(runs: Sequence[Variant], as_json: bool) -> int:
+    folders = [str(variant.folder) for variant in runs]
+    click.echo(json.dumps({"runs": folders}, indent=2) if as_json else "\n".join(folders))
+    return 0
+
+
+def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool], None]:
+    """Runs one variant as `unlearn run` does, and says on stderr which of how many it is."""
+    place = {variant.name: n for n, variant in enumerate(runs, 1)}
+
+    def run(variant: Variant, resume: bool) -> None:
+        from unlearn_cli.cli.result import write
+        from unlearn_cli.cli.watch import watching
+        from unlearn_cli.engine.run import execute
+
+        click.echo(f"run {place[variant.name]} of {len(runs)}: {variant.name}", err=True)
+        with watching(as_json) as listener:
+            write(execute(variant.spec, variant.toml, resume=resume, listener=listener))
+
+    return run
+
+
+def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:
+    """The comparison on stdout, with the command that makes it again; what failed on stderr."""
+    from unlearn_cli.cli.compare import compare_runs, show, write_plot
+    from unlearn_cli.sweep import finished_runs
+
+    if finished := finished_runs(folder):
+        comparison = compare_runs(finished)
+        show(comparison, as_json)
+        plotted = write_plot(comparison, folder / PLOT)
+        if not as_json:
+            plot = f"plot     {folder / PLOT}\n" if plotted else ""
+            click.echo(f"\n{plot}again    unlearn compare {folder}")
+    for failure in failures:
+        click.echo(f"error: run {failure.name} failed: {failure.error}", err=True)
+    return 1 if failures else 0
