@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Outcome, Workplace, evaluation, events, steps
+from tests.end_to_end.conftest import Outcome, Workplace, evaluation, events, finish, steps
 
 pytestmark = pytest.mark.slow
 STEPS, RATE = 4, 1e-4  # as in the spec
@@ -75,3 +77,20 @@ def test_an_error_on_two_processes_is_still_one_line(
     assert outcome.code == 2
     assert len(outcome.errors) == 1
     assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_on_two_processes_leaves_a_checkpoint_and_says_how_to_resume(
+    place: Workplace, finished: tuple[Workplace, Outcome, Path]
+) -> None:
+    """Exit code 130 and one line, as with one process; the checkpoint is of the last step."""
+    process = place.start("run", "spec.toml", "--set", "train.steps=400", "--processes", "2")
+    run = place.run_folder("tiny")
+    while process.poll() is None and not steps(run):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130, outcome.err
+    (line,) = outcome.errors
+    assert line.endswith(f"resume with: unlearn run {run / 'spec.toml'} --resume")
+    assert "Traceback" not in outcome.err
+    assert (run / "checkpoints" / f"step-{steps(run)[-1]}" / "hashes.json").is_file()

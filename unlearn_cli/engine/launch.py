@@ -1,40 +1,133 @@
-"""Several processes on this machine, as torchrun starts them; accelerate joins them."""
+"""Several processes on this machine; accelerate joins them by what torchrun would tell them."""
 
 from __future__ import annotations
 
-import logging
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its stub leaves it out
+
+POLL, GRACE = 0.1, 10.0
+"""Seconds between two looks at the processes, and until one that others left behind is ended."""
+
+
+@dataclass
+class Worker:
+    """One process; what it says on stderr is kept in a file, save for the first process."""
+
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes] | None
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run `python ARGUMENTS` in each process: one a GPU, or all on the CPU where there is none.
 
-    `accelerate launch --cpu` would start a single one, whatever the number it is given.
+    `accelerate launch --cpu` would start a single one, whatever the number it is given. The first
+    process speaks for all: it alone gets Ctrl-C and SIGTERM and tells the others when to stop
+    (torchrun would signal them all and then kill them).
 
     Returns:
-        The exit code of the process that failed first; 0 where none did.
+        The exit code of the process that failed first, 128 + N where signal N ended it; 0 where
+        none failed.
     """
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the process has said it
-    if not torch.cuda.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id="unlearn",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = _environment(processes, store.port)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(_worker(rank, arguments, shared)) for rank in range(processes)
+        ]
+        stack.enter_context(_passing_signals_to(workers[0].process))
+        code = _wait(workers)
+    return code if code >= 0 else 128 - code
+
+
+def _environment(processes: int, port: int) -> dict[str, str]:
+    """What torch and accelerate read; they meet at a store of this process, on a free port."""
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    meeting = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    return {"OMP_NUM_THREADS": threads} | os.environ | cpu | meeting
+
+
+@contextmanager
+def _worker(rank: int, arguments: Sequence[str], shared: dict[str, str]) -> Iterator[Worker]:
+    """A process in a session of its own, which a terminal's Ctrl-C does not reach."""
+    with ExitStack() as stack:
+        stderr = stack.enter_context(tempfile.TemporaryFile()) if rank else None
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, with the user's own arguments
+            [sys.executable, *arguments],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=stderr,
+            start_new_session=True,
+        )
+        try:
+            yield Worker(process, stderr)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {name: signal.signal(name, pass_on) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
-        elastic_launch(config, sys.executable)(*arguments)
-    except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode
-    return 0
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _wait(workers: Sequence[Worker]) -> int:
+    """Wait for all, or for the first that fails; its exit code."""
+    while True:
+        codes = [worker.process.poll() for worker in workers]
+        if codes[0]:  # it has said why
+            return codes[0]
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
+        if failed is not None:
+            return _failed(workers, failed)
+        if None not in codes:
+            return 0
+        time.sleep(POLL)
+
+
+def _failed(workers: Sequence[Worker], rank: int) -> int:
+    """Exit code where another process than the first failed; say why, unless the first does.
+
+    An error of the user's is every process's, so the first says it too; a bug, or memory that ran
+    out, may be one's own.
+    """
+    first, code = workers[0].process, workers[rank].process.returncode
+    try:
+        first.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        first.kill()
+    words = _words(workers[rank])
+    if first.wait() != code or "Traceback" in words:
+        sys.stderr.write(words or f"error: process {rank} ended with {code}\n")
+    return int(code)
+
+
+def _words(worker: Worker) -> str:
+    assert worker.stderr is not None  # noqa: S101 - narrows the type: it is not the first
+    worker.stderr.seek(0)
+    return worker.stderr.read().decode("utf-8", "replace")
