@@ -165,8 +165,9 @@ def variants(
     if problems:
         raise SpecError([*problems.values()])
     base = loaded[0][2]
-    folder = Path(base.output.folder) / (name or f"{base.name}-sweep")
-    _check_name(folder)
+    name = name or f"{base.name}-sweep"
+    folder = Path(base.output.folder) / name
+    _check_name(name, folder)
     found = [_variant(label, point, spec, folder) for label, point, spec in loaded]
     _check(found)
     return folder, found
@@ -263,10 +264,10 @@ def _split(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _check_name(folder: Path) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", folder.name):
+def _check_name(name: str, folder: Path) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):
         hint = "use letters, digits and . _ @ -"
-        raise UsageError("cannot be the name of a sweep", where=f"--name {folder.name}", hint=hint)
+        raise UsageError("cannot be the name of a sweep", where=f"--name {name}", hint=hint)
     if RunFolder(folder).spec.exists():
         raise UsageError("holds a run", where=str(folder), hint="choose another --name")
 
