@@ -1,0 +1,69 @@
+"""`unlearn sweep`, end to end on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Here, events, weights
+
+pytestmark = pytest.mark.slow
+SWEEP = ("sweep", "spec.toml", "--grid", "method.beta=2,4.5", "--set", "train.steps=2")
+
+
+def test_a_sweep_runs_once_and_compares(here: Here) -> None:
+    """Every run is made, compared and plotted, from one target; again, nothing runs a second time;
+    with more seeds, only those run."""
+    first = here(*SWEEP)
+    assert first.code == 0, first.err
+    folder = Path("runs/tiny-sweep")
+    runs = [folder / "beta-2", folder / "beta-4.5"]
+    assert all((run / "report.html").is_file() for run in runs)
+    assert weights(runs[0] / "model") != weights(runs[1] / "model")
+    targets = {json.loads((run / "manifest.json").read_text("utf-8"))["model"] for run in runs}
+    assert len(targets) == 1
+    assert "simnpo, beta=4.5" in first.out
+    assert f"unlearn compare {folder.absolute()}" in first.out
+    assert (folder / "forget-utility.svg").read_text("utf-8").startswith("<svg")
+
+    before = [events(run) for run in runs]
+    again = here(*SWEEP)
+    assert (again.code, again.out) == (0, first.out)
+    assert [events(run) for run in runs] == before
+
+
+def test_a_failed_run_is_tried_again(here: Here) -> None:
+    """A learning rate that breaks one run leaves the other; exit code 1 and one line say which.
+    Issued again, the failed one runs once more and the other does not."""
+    command = ("sweep", "spec.toml", "--grid", "train.learning_rate=1e-30,1e-4", "--json")
+    outcome = here(*command, "--set", "train.steps=1")
+    assert outcome.code == 1
+    assert [line[:45] for line in outcome.errors] == [
+        "error: run learning_rate-1e-30 failed: train: no p"[:45]
+    ]
+    (group,) = json.loads(outcome.out)["groups"]
+    assert group["runs"] == [str(Path("runs/tiny-sweep/learning_rate-1e-4").absolute())]
+
+    again = here(*command, "--set", "train.steps=1")
+    assert again.code == 1
+    assert "run 1 of 2: learning_rate-1e-30" in again.err
+    assert "run 2 of 2" not in again.err
+
+
+def test_everything_is_checked_before_anything_runs(here: Here) -> None:
+    """Two bad values of two grids: both are named with exit code 2, and no folder is made."""
+    outcome = here("sweep", "spec.toml", "--grid", "method.beta=1,x", "--grid", "train.steps=2,0")
+    assert outcome.code == 2
+    assert len(outcome.errors) == 2
+    assert "method.beta=x" in outcome.err
+    assert "train.steps=0" in outcome.err
+    assert not Path("runs").exists()
+
+
+def test_a_sweep_of_nothing(here: Here) -> None:
+    """Without anything to vary there is no sweep; the options are named."""
+    outcome = here("sweep", "spec.toml")
+    assert outcome.code == 2
+    assert "--grid" in outcome.errors[0]
