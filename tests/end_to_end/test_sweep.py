@@ -52,6 +52,15 @@ def test_a_failed_run_is_tried_again(here: Here) -> None:
     assert "run 2 of 2" not in again.err
 
 
+def test_precision_may_be_varied(here: Here) -> None:
+    """Runs of one process may differ in what accelerate fixes for a process."""
+    outcome = here(
+        "sweep", "spec.toml", "--grid", "train.mixed_precision=no,bf16", "--set", "train.steps=2"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "simnpo, train.mixed_precision=bf16" in outcome.out
+
+
 def test_everything_is_checked_before_anything_runs(here: Here) -> None:
     """Two bad values of two grids: both are named with exit code 2, and no folder is made."""
     outcome = here("sweep", "spec.toml", "--grid", "method.beta=1,x", "--grid", "train.steps=2,0")
