@@ -28,7 +28,13 @@ def dry_run(spec: Spec, listener: Listener) -> DryRun:
     texts = session.texts() if path.startswith("builtin:") else ()
     tokenizer = load_tokenizer(spec.model, path, texts, spec.seed)
     skeleton = load_skeleton(spec.model, path, texts)
-    work = prepare(session, session.encoder(tokenizer), skeleton)
+    # What the model will make is not there yet: its place is taken by the true answers.
+    work = prepare(
+        session,
+        session.encoder(tokenizer),
+        skeleton,
+        lambda rows: [(row.answer,) for row in rows],
+    )
     examples = tuple(
         (name, show_tokens(tokenizer, items[0])) for name, items in work.streams.items()
     )
@@ -58,6 +64,12 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
         f"({plan.steps_per_epoch} an epoch, {epochs:g} epochs)"
     )
     requests = work.requests(spec)
+    if work.alternates and spec.data.alternates == "model":
+        table = spec.alternates
+        lines.append(
+            f"alternates: {table.count} a row by the model, temperature {table.temperature:g}; "
+            "above, the true answers stand for them"
+        )
     lines += [f"reference pass: {len(r.rows)} {r.stream} rows, {r.what}" for r in requests]
     if not requests:
         lines.append("reference pass: none")

@@ -1,4 +1,4 @@
-"""Greedy answers."""
+"""Answers: the most likely ones, or drawn."""
 
 from __future__ import annotations
 
@@ -41,9 +41,15 @@ def generate(
 
 
 def generate_batch(
-    model: Any, encoder: Encoder, prompts: Sequence[Prompt], max_new_tokens: int
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
 ) -> list[str]:
-    """Answer the prompts in one batch: the most likely token each time, up to an end token.
+    """Answer the prompts in one batch, up to an end token: the most likely token each time, or
+    with a temperature one drawn from the whole distribution.
 
     Nothing of the model's own generation settings is used: a repetition penalty or a temperature
     that it carries would make the answers of two models incomparable.
@@ -51,7 +57,7 @@ def generate_batch(
     pad = encoder.end_ids[0]  # any token would do: the mask says what is padding
     input_ids, mask = (ids.to(model.device) for ids in _pad_left(prompts, pad))
     config = GenerationConfig(
-        do_sample=False,
+        **({"do_sample": False} if temperature == 0 else _sampling(temperature)),
         max_new_tokens=_room(model, input_ids.shape[1], max_new_tokens),
         eos_token_id=list(encoder.end_ids),
         pad_token_id=pad,
@@ -60,6 +66,11 @@ def generate_batch(
         output = model.generate(input_ids, attention_mask=mask, generation_config=config)
     answers = output[:, input_ids.shape[1] :].tolist()
     return [encoder.decode(_until_end(ids, encoder.end_ids)).strip() for ids in answers]
+
+
+def _sampling(temperature: float) -> dict[str, Any]:
+    """Of the whole distribution: transformers would keep the 50 most likely tokens."""
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
 def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

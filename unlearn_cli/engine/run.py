@@ -19,28 +19,16 @@ import torch
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
-from unlearn_cli.engine.forward import Scorer
-from unlearn_cli.engine.gradients import Gradients, salient
-from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
-from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.plan import Plan
-from unlearn_cli.engine.reference import ReferenceStore, make_store
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
 from unlearn_cli.engine.train import Due, Trainer
-from unlearn_cli.engine.work import (
-    Work,
-    build_method,
-    check_reference_size,
-    choose,
-    optimization,
-    prepare,
-    smoothing,
-)
+from unlearn_cli.engine.unlearning import Unlearning
+from unlearn_cli.engine.work import build_method, choose
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
 from unlearn_cli.events import (
     Event,
@@ -240,67 +228,20 @@ class Run:
     def _train(self, loaded: Loaded) -> int:
         """Unlearn; the step whose weights the model holds afterwards."""
         session, spec = self.session, self.spec
-        work = prepare(session, session.encoder(loaded.tokenizer), loaded.model)
-        checkpoints = self._checkpoints()
-        scorer = Scorer(loaded.model)
-        store = self._reference_pass(work, loaded, scorer)
-        terms = work.terms(spec, store)
-        train_only(loaded.model, work.choice.parameters)
-        if spec.wrap.saliency is not None:
-            train_only(loaded.model, self._salient(work, terms[0], scorer, loaded))
-        trainer = Trainer(
-            session.accelerator,
-            scorer,
-            loaded.tokenizer,
-            work.plan,
-            work.streams,
-            terms,
-            optimization(spec),
-            checkpoints,
-            stage="train",
-            pad_id=loaded.pad_id,
-            emit=session.emit,
-            stop=self.stopper,
-            reweigh=getattr(work.method, "weights", None),
-            smoothing=smoothing(spec),
-        )
+        unlearning = Unlearning(session, self.folder.reference, loaded)
+        checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
+        trainer = unlearning.trainer(checkpoints, self.stopper)
         self._resume(trainer, checkpoints)
         title = f"Unlearn with {spec.method.name}"
-        with session.stage("train", title, len(work.plan.steps)), self.stopper.waiting():
-            trainer.fit(self._due(work.plan, loaded))
+        with session.stage("train", title, len(steps)), self.stopper.waiting():
+            trainer.fit(self._due(unlearning.work.plan, loaded))
         best = checkpoints.best() if spec.checkpoints.best else None
         if best is not None and best != trainer.done:
             session.emit(Notice(f"the model is the checkpoint of step {best}, the best of the run"))
             trainer.restore(best)
-        if hasattr(work.method, "edit"):
-            self._edit(work, loaded)
+        unlearning.finish()
         session.accelerator.free_memory()
         return best if best is not None else trainer.done
-
-    def _salient(self, work: Work, forget: Term, scorer: Scorer, loaded: Loaded) -> list[str]:
-        """The parameters that the forget term pulls most, over the first epoch's rows."""
-        gradients = Gradients(
-            self.session.accelerator,
-            scorer,
-            work.streams,
-            micro_batch=self.spec.train.micro_batch,
-            pad_id=loaded.pad_id,
-        )
-        steps = work.plan.steps[: work.plan.steps_per_epoch]
-        share = float(self.spec.wrap.saliency or 1)
-        with self.session.stage("saliency", "Find the parameters to train"):
-            chosen = salient(gradients, forget, steps, loaded.model, share)
-        self.session.emit(Notice(f"training {len(chosen)} parameter tensors, the most salient"))
-        return chosen
-
-    @torch.no_grad()
-    def _edit(self, work: Work, loaded: Loaded) -> None:
-        """Let the method make the model of what training made of its parameters."""
-        before = dict(self.session.load(loaded.source).model.named_parameters())
-        after = dict(loaded.model.named_parameters())
-        for name in work.choice.parameters:
-            edited = work.method.edit(before[name].float(), after[name].float())
-            after[name].copy_(edited)
 
     def _checkpoints(self) -> Checkpoints:
         rule = self.spec.checkpoints
@@ -310,24 +251,6 @@ class Run:
         return Checkpoints(
             self.folder.checkpoints, rule.keep, higher_is_better=number.direction == "higher"
         )
-
-    def _reference_pass(self, work: Work, loaded: Loaded, scorer: Scorer) -> ReferenceStore | None:
-        requests = work.requests(self.spec)
-        if not requests:
-            return None
-        check_reference_size(self.spec, requests, loaded.model)
-        total = sum(len(request.rows) for request in requests)
-        title = "Score the model before its first update"
-        with self.session.stage("reference_pass", title, total, "rows") as progress:
-            return make_store(
-                self.folder.reference,
-                requests,
-                scorer,
-                self.session.accelerator,
-                pad_id=loaded.pad_id,
-                micro_batch=self.spec.train.micro_batch,
-                progress=progress,
-            )
 
     def _resume(self, trainer: Trainer, checkpoints: Checkpoints) -> None:
         state, problems = checkpoints.newest()

@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -106,9 +107,11 @@ class Trainer:
         self.done = state.step
 
     def restore(self, step: int) -> None:
-        """Load the weights of the checkpoint of a step."""
+        """Load the weights of the checkpoint of a step, each in its own dtype."""
         model = self.accelerator.unwrap_model(self.scorer).model
-        saved = type(model).from_pretrained(self.checkpoints.path(step), dtype=model.dtype)
+        dtypes = (value.dtype for value in model.parameters())
+        widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
+        saved = type(model).from_pretrained(self.checkpoints.path(step), dtype=widest)
         model.load_state_dict(saved.state_dict())
 
     def fit(self, due: Due = NOTHING_DUE) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from unlearn_cli import catalog
+from unlearn_cli.api.data import Row
 from unlearn_cli.api.method import RetainTerm
 from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
 from unlearn_cli.engine.encode import Encoded, Encoder, whole
@@ -112,6 +113,12 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
             where="[method].retain",
             hint=f"use {' or '.join(sensible)}",
         )
+    if getattr(method, "own_alternates", False) and spec.data.alternates == "refusals":
+        raise UsageError(
+            f"method {spec.method.name!r} needs alternates that were made for each question",
+            where="[data].alternates",
+            hint='set data.alternates = "model", "column" or a file',
+        )
     if hasattr(method, "edit") and spec.checkpoints.best:
         raise UsageError(
             f"method {spec.method.name!r} makes its model after training: no checkpoint holds it",
@@ -121,8 +128,15 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
     return method, needs
 
 
-def prepare(session: Session, encoder: Encoder, model: Any) -> Work:
-    """Build the method, encode the rows and draw the plan; of the model it needs the skeleton."""
+Ask = Callable[[Sequence[Row]], Sequence[Sequence[str]]]
+"""Forget rows -> for each, the alternate answers that the model makes."""
+
+
+def prepare(session: Session, encoder: Encoder, model: Any, ask: Ask) -> Work:
+    """Build the method, encode the rows and draw the plan.
+
+    Of the model it needs the skeleton; `ask` is called where the model makes the alternates.
+    """
     spec, bundle = session.spec, session.bundle
     method, needs = build_method(spec)
     retains = spec.method.retain != "none" or "retain" in _entropies(spec)
@@ -148,14 +162,17 @@ def prepare(session: Session, encoder: Encoder, model: Any) -> Work:
     )
     alternates = None
     if needs.alternates:
-        alternates = _alternates(session, encoder, plan, splits["forget"])
+        alternates = _alternates(session, encoder, plan, splits["forget"], ask)
         streams["alternate"] = alternates.items
     return Work(method, needs, plan, streams, alternates, splits, choose(spec, model))
 
 
-def _alternates(session: Session, encoder: Encoder, plan: Plan, forget: EncodedSplit) -> Alternates:
+def _alternates(
+    session: Session, encoder: Encoder, plan: Plan, forget: EncodedSplit, ask: Ask
+) -> Alternates:
     rows = [forget.rows[k] for k in forget.row]
-    choices = load_alternates(session.spec.data.alternates, rows, Path.cwd())
+    setting = session.spec.data.alternates
+    choices = ask(rows) if setting == "model" else load_alternates(setting, rows, Path.cwd())
 
     def encode(row: int, answer: str) -> Encoded:
         encoded = encoder.encode(rows[row], answer=answer)

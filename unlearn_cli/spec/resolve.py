@@ -20,7 +20,9 @@ _LOCATIONS: tuple[KeyPath, ...] = (
     ("retain_reference", "evaluation"),
     ("data", "alternates"),
 )
-_KEYWORDS: dict[KeyPath, tuple[str, ...]] = {("data", "alternates"): ("refusals", "column")}
+_KEYWORDS: dict[KeyPath, tuple[str, ...]] = {
+    ("data", "alternates"): ("refusals", "column", "model"),
+}
 DEFAULT_EPOCHS = 10.0
 
 

@@ -83,7 +83,23 @@ class DataTable(PluginTable):
     """What to do when a forget row also stands in retain."""
     alternates: Text = "refusals"
     """Answers to prefer (methods such as dpo): `refusals` (a list that comes with the tool),
-    `column` (the rows' own), or the path of a text file, one answer a line."""
+    `column` (the rows' own), `model` (made before unlearning, see `[alternates]`), or the path of a
+    text file, one answer a line."""
+
+
+class AlternatesTable(TableModel):
+    """How the model makes alternate answers, for `data.alternates = "model"`."""
+
+    count: PositiveInt = 5
+    """Different answers to each question."""
+    prompt: Text = "{question}\nGive an answer that is plausible but not the true one."
+    """What the model is asked; `{question}` is the row's question."""
+    temperature: PositiveFloat = 1.0
+    """Of the sampling."""
+    max_new_tokens: PositiveInt = 200
+    """Longest answer, tokens."""
+    stop: Annotated[tuple[Text, ...], Field(strict=False)] = ("Question:", "Q:")
+    """Texts at which an answer is cut off."""
 
 
 class TargetTable(TableModel):
@@ -240,6 +256,7 @@ class Spec(TableModel):
     target: TargetTable = TargetTable()
     retain_reference: RetainReferenceTable = RetainReferenceTable()
     method: MethodTable
+    alternates: AlternatesTable = AlternatesTable()
     wrap: WrapTable = WrapTable()
     train: TrainTable = TrainTable()
     checkpoints: CheckpointTable = CheckpointTable()

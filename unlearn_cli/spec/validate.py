@@ -34,6 +34,7 @@ def rule_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     for table, one, other in (
         ("train", "epochs", "steps"),
         ("retain_reference", "path", "evaluation"),
+        ("wrap", "sam_rho", "noise_sigma"),
     ):
         if None not in (lookup(data, (table, one)), lookup(data, (table, other))):
             yield Problem((table, other), f"given together with {one}", "keep one of the two")

@@ -26,14 +26,21 @@ class NPO:
     1. S_i_ref is computed once, before training, rather than by a second model at every step.
     2. The retain term is an option: `none`, `nll` and `kl` are its NPO, NPO-RT and NPO-KL; `kl` is
        taken at answer tokens alone.
+    3. `length_normalized`, off, takes means over tokens instead of sums: with sums and long texts
+       a small change of every token saturates the loss.
     """
 
     beta: Annotated[float, Gt(0)] = 0.1
     """Inverse temperature: the larger, the sooner an answer counts as forgotten."""
+
+    length_normalized: bool = False
+    """Compare means over the tokens of an answer rather than sums."""
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="nll")
 
     def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
         """(B,) one value per answer, at least 0."""
         log_ratio = forget.answer_logp - reference.answer_logp  # (B,) nats, S_i_ref - S_i
+        if self.length_normalized:
+            log_ratio = log_ratio / forget.lengths
         return -2 / self.beta * F.logsigmoid(-self.beta * log_ratio)

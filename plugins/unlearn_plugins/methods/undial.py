@@ -1,0 +1,39 @@
+"""Self-distillation with adjusted logits."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn_cli.api import MethodDefaults
+from unlearn_cli.api.scores import Scores
+
+
+@dataclass(frozen=True)
+class Undial:
+    """UNDIAL: imitate the model at the start, with the logit of the true token lowered.
+
+        q = softmax(z_ref - strength onehot(y))      L_t = -sum_v q_v log softmax(z)_v
+
+    The least that L_t can be is the entropy of q, not 0. With strength 0 nothing changes.
+
+    Source: Dong et al., UNDIAL, NAACL 2025, arXiv:2402.10052.
+
+    Differences from the official code:
+    1. Answer tokens alone; there prompts and padding are imitated too, which regularises.
+    2. z_ref comes from the reference pass rather than from a second model.
+    """
+
+    strength: Annotated[float, Ge(0)] = 10.0
+    """How far the logit of the true token is lowered; published: 3, 10 and 30."""
+
+    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=0.0, retain="none")
+
+    def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
+        """(N,) nats an answer token, at least 0."""
+        teacher = reference.logits  # (N, V)
+        lowered = F.one_hot(forget.labels, teacher.shape[-1]).to(teacher) * self.strength
+        target = (teacher - lowered).softmax(-1)
+        return -(target * forget.logits.log_softmax(-1)).sum(-1)

@@ -1,0 +1,134 @@
+"""The training of a run: what comes before its first step, and after its last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from unlearn_cli.api.data import Row
+from unlearn_cli.engine.alternates import make_alternates, read_alternates, write_alternates
+from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.data import fingerprint
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.gradients import Gradients, salient
+from unlearn_cli.engine.layers import train_only
+from unlearn_cli.engine.models import Loaded
+from unlearn_cli.engine.models import fingerprint as model_fingerprint
+from unlearn_cli.engine.objective import Term
+from unlearn_cli.engine.reference import ReferenceStore, make_store
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.train import Trainer
+from unlearn_cli.engine.work import check_reference_size, optimization, prepare, smoothing
+from unlearn_cli.events import Notice
+from unlearn_cli.runs import versions, write_atomically
+
+
+class Unlearning:
+    """A method about to change a model."""
+
+    def __init__(self, session: Session, folder: Path, loaded: Loaded) -> None:
+        """`folder` is where the reference store goes."""
+        self.session, self.spec, self.folder, self.loaded = session, session.spec, folder, loaded
+        self.scorer = Scorer(loaded.model)
+        self.encoder = session.encoder(loaded.tokenizer)
+        self.work = prepare(session, self.encoder, loaded.model, self._ask)
+
+    def trainer(self, checkpoints: Checkpoints, stop: Callable[[], bool]) -> Trainer:
+        """What takes the steps; the reference pass is run, and what is not trained is frozen."""
+        spec, work = self.spec, self.work
+        terms = work.terms(spec, self._reference_pass())
+        train_only(self.loaded.model, work.choice.parameters)
+        if spec.wrap.saliency is not None:
+            train_only(self.loaded.model, self._salient(terms[0]))
+        return Trainer(
+            self.session.accelerator,
+            self.scorer,
+            self.loaded.tokenizer,
+            work.plan,
+            work.streams,
+            terms,
+            optimization(spec),
+            checkpoints,
+            stage="train",
+            pad_id=self.loaded.pad_id,
+            emit=self.session.emit,
+            stop=stop,
+            reweigh=getattr(work.method, "weights", None),
+            smoothing=smoothing(spec),
+        )
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Let the method make the model of what training made of its parameters."""
+        if not hasattr(self.work.method, "edit"):
+            return
+        before = dict(self.session.load(self.loaded.source).model.named_parameters())
+        after = dict(self.loaded.model.named_parameters())
+        for name in self.work.choice.parameters:
+            edited = self.work.method.edit(before[name].float(), after[name].float())
+            after[name].copy_(edited)
+
+    def _reference_pass(self) -> ReferenceStore | None:
+        requests = self.work.requests(self.spec)
+        if not requests:
+            return None
+        check_reference_size(self.spec, requests, self.loaded.model)
+        total = sum(len(request.rows) for request in requests)
+        title = "Score the model before its first update"
+        with self.session.stage("reference_pass", title, total, "rows") as progress:
+            return make_store(
+                self.folder,
+                requests,
+                self.scorer,
+                self.session.accelerator,
+                pad_id=self.loaded.pad_id,
+                micro_batch=self.spec.train.micro_batch,
+                progress=progress,
+            )
+
+    def _ask(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+        """Alternate answers of the model before its first update; made once for its content."""
+        session, loaded, table = self.session, self.loaded, self.spec.alternates
+        model, seed = model_fingerprint(loaded.model), self.spec.seed
+        key = content_key(
+            versions(), model, self.encoder.fingerprint, fingerprint(rows), table.model_dump(), seed
+        )
+        kept = cache_folder("alternates") / f"{key}.json"
+        title = "Ask the model for alternate answers"
+        if session.decide(kept.exists):
+            session.cached("alternates", title)
+            return read_alternates(kept.read_text("utf-8"))
+        with session.stage("alternates", title, len(rows), "rows") as progress:
+            made = make_alternates(
+                loaded.model,
+                self.encoder,
+                rows,
+                table,
+                session.accelerator,
+                seed=seed,
+                progress=progress,
+            )
+        if session.accelerator.is_main_process:
+            write_atomically(kept, write_alternates(made))
+        session.accelerator.wait_for_everyone()
+        return made
+
+    def _salient(self, forget: Term) -> list[str]:
+        """The parameters that the forget term pulls most, over the first epoch's rows."""
+        gradients = Gradients(
+            self.session.accelerator,
+            self.scorer,
+            self.work.streams,
+            micro_batch=self.spec.train.micro_batch,
+            pad_id=self.loaded.pad_id,
+        )
+        plan = self.work.plan
+        share = float(self.spec.wrap.saliency or 1)
+        with self.session.stage("saliency", "Find the parameters to train"):
+            first = plan.steps[: plan.steps_per_epoch]
+            chosen = salient(gradients, forget, first, self.loaded.model, share)
+        self.session.emit(Notice(f"training {len(chosen)} parameter tensors, the most salient"))
+        return chosen
