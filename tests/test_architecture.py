@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "unlearn_cli"
 PLUGINS = ROOT / "plugins" / "unlearn_plugins"
 
-TORCH_ROOMS = ("unlearn_cli.engine", "unlearn_cli.api.scores", "unlearn_cli.testing")
+TORCH_ROOMS = (
+    "unlearn_cli.engine",
+    "unlearn_cli.api.scores",
+    "unlearn_cli.api.hidden",
+    "unlearn_cli.testing",
+)
 PRINT_ROOMS = ("unlearn_cli.cli", "unlearn_cli.console")
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "scipy", "rouge_score")
 NOT_AT_START = {*HEAVY, "pydantic", "rich", "numpy", "jinja2", "unlearn_plugins"}
@@ -112,7 +117,7 @@ def test_only_the_console_imports_rich() -> None:
 
 
 def test_only_the_engine_imports_torch() -> None:
-    """Beside the engine: `api.scores`, which plugins use, and `testing`, which tests use."""
+    """Beside the engine: `api.scores` and `api.hidden`, which plugins use, and `testing`."""
     users = {i.importer for i in imports_of(TOOL) if within(i.module, "torch")}
 
     assert {user for user in users if not within(user, *TORCH_ROOMS)} == set()

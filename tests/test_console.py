@@ -40,7 +40,18 @@ EVIL = "a\x1b[2J\x1b]0;owned\x07\x9b2J\u202e[bold]b"
 def step(number: int, total: int = 100, **changes: int) -> StepDone:
     losses = {"total": 0.5, "forget": 1.25}
     values = {"tokens": 300, "memory_bytes": 3 * 2**30, **changes}
-    return StepDone("train", number, total, 0.1, losses, 1e-5, 2.0, seconds=0.1, **values)
+    return StepDone(
+        "train",
+        number,
+        total,
+        0.1,
+        losses,
+        1e-5,
+        2.0,
+        tokens=values["tokens"],
+        seconds=0.1,
+        memory_bytes=values["memory_bytes"],
+    )
 
 
 def evaluation(label: str, forget: float | None, reason: str = "") -> Evaluation:

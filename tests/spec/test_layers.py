@@ -77,7 +77,7 @@ def test_evaluations_of_a_spec_replace_those_it_extends(write: Write) -> None:
 def test_another_plugin_starts_without_the_options_of_the_old(write: Write) -> None:
     """tofu has simnpo with beta 4.5 and gamma .125; NPO's own are beta .1 and gamma 1."""
     method = load_spec("tofu", ["method.name=npo"]).method
-    assert method.options == {"beta": 0.1}
+    assert method.options == {"beta": 0.1, "length_normalized": False}
     assert method.gamma == 1.0
     write('{"question": "q", "answer": "a"}', "rows.jsonl")
     flags = ["data.max_length=99", "data.dataset=files", "data.forget=rows.jsonl"]

@@ -88,7 +88,7 @@ class DataTable(PluginTable):
 
 
 class AlternatesTable(TableModel):
-    """How the model makes alternate answers, for `data.alternates = "model"`."""
+    """How the model makes alternate answers, where `data.alternates` says `model`."""
 
     count: PositiveInt = 5
     """Different answers to each question."""
@@ -145,8 +145,8 @@ class MethodTable(PluginTable):
     alpha: Annotated[float, Field(ge=0)] | None = None
     """Weight of the retain term."""
     retain: Literal["none", "nll", "kl", "hidden", "hidden_norm"] | None = None
-    """The retain term: none, nll (token mean), kl to the reference at answer tokens, or hidden
-    or hidden_norm (distance to the reference's activations, for methods that read activations)."""
+    """The retain term: none, nll (token mean), kl to the reference at answer tokens,
+    hidden or hidden_norm (distance to the reference's activations, where a method reads these)."""
     kl_positions: Literal["answer", "all"] = "answer"
     """Where the retain term kl is taken: at answer tokens, or at all tokens, prompts included."""
     parameters: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = None

@@ -15,9 +15,21 @@ from unlearn_cli.errors import SpecError
     [
         ("grad_ascent", {}, (1.0, 1.0, "none")),
         ("grad_diff", {}, (1.0, 1.0, "nll")),
-        ("npo", {"beta": 0.1}, (1.0, 1.0, "nll")),
+        ("npo", {"beta": 0.1, "length_normalized": False}, (1.0, 1.0, "nll")),
         ("simnpo", {"beta": 4.5, "delta": 0.0}, (0.125, 1.0, "nll")),
         ("dpo", {"beta": 0.1}, (1.0, 1.0, "nll")),
+        ("alt_po", {"beta": 0.1}, (1.0, 1.0, "nll")),
+        ("kl_min", {}, (1.0, 1.0, "kl")),
+        ("idk_nll", {}, (1.0, 1.0, "nll")),
+        ("undial", {"beta": 10.0}, (1.0, 1.0, "none")),
+        ("ce_u", {"ignore_first_n_answer_tokens": 1}, (1.0, 1.0, "none")),
+        ("wga", {"beta": 5.0}, (1.0, 1.0, "nll")),
+        ("tnpo", {"beta": 4.0}, (1.0, 1.0, "kl")),
+        ("wtnpo", {"beta": 4.0, "exponent": 1.5}, (1.0, 1.0, "kl")),
+        ("satimp", {"beta1": 5.0, "beta2": 1.0}, (1.0, 0.1, "nll")),
+        ("ihl", {}, (1.0, 1.0, "nll")),
+        ("pdu", {"epsilon": 0.3, "eta": 5.0, "warmup_epochs": 5.0}, (1.0, 100.0, "nll")),
+        ("task_vector", {"scale": 5.0}, (1.0, 0.0, "none")),
     ],
 )
 def test_defaults(name: str, options: dict[str, Any], shared: tuple[float, float, str]) -> None:

@@ -16,7 +16,7 @@ from unlearn_plugins.methods.kl_min import KLMin
 from unlearn_plugins.methods.npo import NPO
 from unlearn_plugins.methods.satimp import SatImp
 from unlearn_plugins.methods.tnpo import TNPO
-from unlearn_plugins.methods.undial import Undial
+from unlearn_plugins.methods.undial import UNDIAL
 from unlearn_plugins.methods.wga import WGA
 from unlearn_plugins.methods.wtnpo import WTNPO
 
@@ -100,12 +100,12 @@ def test_tnpo_weighs_by_both_probabilities(make: Make) -> None:
 
 
 def test_wtnpo_adds_a_power_of_the_probability(make: Make) -> None:
-    """p^1 times the weight of TNPO: .25 * .4; with power 0 it is TNPO."""
+    """p^1 times the weight of TNPO: .25 * .4; with exponent 0 it is TNPO."""
     now, before = make([[math.log(0.25)]]), make([[math.log(0.5)]])
-    slope = gradient(WTNPO(beta=2.0, power=1.0).forget_loss(now, before), now)
+    slope = gradient(WTNPO(beta=2.0, exponent=1.0).forget_loss(now, before), now)
     assert slope.item() == pytest.approx(0.1)
     torch.testing.assert_close(
-        WTNPO(beta=2.0, power=0.0).forget_loss(now, before),
+        WTNPO(beta=2.0, exponent=0.0).forget_loss(now, before),
         TNPO(beta=2.0).forget_loss(now, before),
     )
 
@@ -123,16 +123,18 @@ def test_the_gradient_of_ce_u_by_the_logits() -> None:
     """p_y at y and -p_v p_y / (1 - p_y) elsewhere, which sums to 0."""
     logits = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
     p = logits.detach().softmax(-1)[0]
-    CEU(skip=0).forget_loss(from_logits(logits, [0])).sum().backward()  # type: ignore[no-untyped-call]
+    CEU(ignore_first_n_answer_tokens=0).forget_loss(from_logits(logits, [0])).sum().backward()  # type: ignore[no-untyped-call]
     expected = torch.stack([p[0], -p[1] * p[0] / (1 - p[0]), -p[2] * p[0] / (1 - p[0])])
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad[0], expected)
 
 
 def test_ce_u_leaves_the_first_tokens_of_each_answer_alone() -> None:
-    """skip 1: of answers with two tokens and one, only the second token of the first counts."""
+    """One ignored: of answers with two tokens and one, only the second of the first counts."""
     logits = torch.zeros(3, 4)
-    loss = CEU(skip=1).forget_loss(from_logits(logits, [0, 1, 2], rows=[0, 0, 1]))
+    loss = CEU(ignore_first_n_answer_tokens=1).forget_loss(
+        from_logits(logits, [0, 1, 2], rows=[0, 0, 1])
+    )
     assert loss.tolist() == pytest.approx([0.0, math.log(4), 0.0])
 
 
@@ -141,7 +143,7 @@ def test_undial_without_strength_changes_nothing() -> None:
     entropy."""
     logits = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
     scores, before = from_logits(logits, [0]), from_logits(logits.detach(), [0])
-    loss = Undial(strength=0.0).forget_loss(scores, before)
+    loss = UNDIAL(beta=0.0).forget_loss(scores, before)
     p = logits.detach().softmax(-1)
     torch.testing.assert_close(loss.detach(), -(p * p.log()).sum(-1))
     loss.sum().backward()  # type: ignore[no-untyped-call]
@@ -154,7 +156,7 @@ def test_undial_lowers_the_logit_of_the_true_token() -> None:
     ln 2, gradient p - q = (1/4, -1/4)."""
     logits = torch.zeros(1, 2, requires_grad=True)
     scores, before = from_logits(logits, [0]), from_logits(logits.detach(), [0])
-    loss = Undial(strength=math.log(3)).forget_loss(scores, before)
+    loss = UNDIAL(beta=math.log(3)).forget_loss(scores, before)
     assert loss.item() == pytest.approx(math.log(2))
     loss.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
@@ -194,4 +196,6 @@ def test_flat_of_known_probabilities(make: Make, divergence: str, expected: floa
 def test_total_variation_of_equals_is_zero(make: Make) -> None:
     """P_e = P_f: nothing to separate yet."""
     scores = make(ANSWERS)
-    assert FLAT().forget_loss(scores, scores).tolist() == pytest.approx([0.0, 0.0])
+    assert FLAT(divergence="total_variation").forget_loss(scores, scores).tolist() == pytest.approx(
+        [0.0, 0.0]
+    )
