@@ -22,20 +22,20 @@ class CEU:
     Source: Yang, CE-U: Cross Entropy Unlearning, 2025, arXiv:2503.01224.
 
     Differences from the official code:
-    1. The first `skip` tokens of an answer have value 0 and are still counted by the mean.
+    1. The tokens that are ignored have value 0 and are still counted by the mean.
     """
 
-    skip: Annotated[int, Ge(0)] = 1
+    ignore_first_n_answer_tokens: Annotated[int, Ge(0)] = 1
     """Tokens at the start of each answer that are left alone."""
 
-    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=0.0, retain="none")
+    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="none")
 
     def forget_loss(self, forget: Scores) -> Tensor:
         """(N,) nats an answer token, at least 0."""
         logits, labels = forget.logits, forget.labels[:, None]  # (N, V), (N, 1)
         target = logits.detach().scatter(1, labels, -torch.inf).softmax(-1)
         loss = -(target * logits.log_softmax(-1)).sum(-1)
-        return torch.where(_place(forget) < self.skip, 0.0, loss)
+        return torch.where(_place(forget) < self.ignore_first_n_answer_tokens, 0.0, loss)
 
 
 def _place(scores: Scores) -> Tensor:

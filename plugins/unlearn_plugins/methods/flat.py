@@ -1,47 +1,48 @@
-"""Loss adjustment with forget data only."""
+"""Loss adjustment with forget data alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar, Literal
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn import functional as F
 
 from unlearn_cli.api import MethodDefaults
 from unlearn_cli.api.scores import Scores
 
-LN2 = 0.6931471805599453
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "total_variation": lambda e, f: (f.tanh() - e.tanh()) / 2,
     "kl": lambda e, f: (f - 1).exp() - e,
     "pearson": lambda e, f: f.square() / 4 + f - e,
-    "jensen_shannon": lambda e, f: softplus(-e) - LN2 + f + softplus(-f) - LN2,
+    "jensen_shannon": lambda e, f: F.softplus(-e) + F.softplus(f) - 2 * log(2),
 }
+"""f*(g(P_f)) - g(P_e) of (B,) probabilities `e` of the alternate and `f` of the forget answers."""
 
 
 @dataclass(frozen=True)
 class FLAT:
-    """FLAT: raise the probability of an alternate answer and lower that of the true one, by an
-    f-divergence between the two.
+    """FLAT: push the true answer and an alternate apart, as far as an f-divergence says they are.
 
-        L_i = -g(P_e) + f*(g(P_f))      P = mean probability of the answer's tokens
+        L_i = -g(P_e) + f*(g(P_f))      P = mean over an answer's tokens of their probability
 
-    P_e is of the alternate answer, such as a refusal, P_f of the true one.
+    P_e is that of alternate answer i, such as a refusal, P_f that of true answer i. No reference
+    and no retain data. Probabilities, not their logarithms: an alternate that is all but impossible
+    at the start has hardly a gradient.
 
     Source: Wang et al., LLM Unlearning via Loss Adjustment with Only Forget Data, ICLR 2025,
-    arXiv:2410.11143, table 1.
+    arXiv:2410.11143.
 
     Differences from the official code:
-    1. P is the mean over the tokens of each answer; there over all positions, the prompt's and
-       padding as zeros, so that P shrinks with padding, and over the batch. Coefficients and
-       learning rates of the paper do not carry over.
-    2. The row Jensen-Shannon is read off the code.
+    1. P is a mean over answer tokens. There prompt and padding positions enter as zeros, so that P
+       shrinks as padding grows; the published learning rate (2e-7) does not carry over.
+    2. The divergence of each pair of answers; there that of the mean P over a device's batch.
     """
 
-    divergence: Literal["total_variation", "kl", "pearson", "jensen_shannon"] = "total_variation"
-    """Which f-divergence."""
+    divergence: Literal["total_variation", "kl", "pearson", "jensen_shannon"] = "kl"
+    """The f-divergence."""
 
-    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=0.0, retain="none")
+    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="none")
 
     def forget_loss(self, forget: Scores, alternate: Scores) -> Tensor:
         """(B,) one value per pair of answers, no unit."""

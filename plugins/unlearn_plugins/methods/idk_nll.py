@@ -1,4 +1,4 @@
-"""Training on refusals."""
+"""Learning to refuse."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,20 +11,21 @@ from unlearn_cli.api.scores import Scores
 
 @dataclass(frozen=True)
 class IdkNLL:
-    """Training on refusals: learn an alternate answer, such as "I don't know", to each forget
-    question.
+    """Learning to refuse: fine-tune on alternate answers, such as "I don't know", and on retain.
 
-        L = -log p(alternate answers), token mean
+        L = gamma mean_t l_t(alternate) + alpha mean_t l_t(retain)      l_t = -log p(token t)
 
-    Source: Maini et al., TOFU, COLM 2024, arXiv:2401.06121, "preference optimization".
+    The true answers do not enter: they are displaced, not pushed away.
 
-    Differences from the official code:
-    1. Refusals and retain answers have a token mean each, weighted by gamma and alpha; there one
-       mean over both, in which short refusals count for little.
+    Source: Maini et al., TOFU, 2024, arXiv:2401.06121, section 4 ("Preference Optimization").
+
+    Differences from TOFU:
+    1. Two means with a weight each. There one mean over the tokens of both, so that short refusals
+       count for little beside long retain answers.
     """
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="nll")
 
     def forget_loss(self, alternate: Scores) -> Tensor:
-        """(N,) nats a token of the alternate answers, at least 0."""
+        """(N,) loss of each token of the alternate answers, nats, at least 0."""
         return -alternate.token_logp

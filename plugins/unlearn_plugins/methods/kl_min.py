@@ -1,4 +1,4 @@
-"""KL minimisation."""
+"""KL minimization: ascend on forget, stay close to the reference on retain."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,21 +11,24 @@ from unlearn_cli.api.scores import Scores
 
 @dataclass(frozen=True)
 class KLMin:
-    """KL minimisation: gradient ascent on the forget answers, while the distribution on the retain
-    answers stays that of the model at the start.
+    """KL minimization: ascend on the forget answers while the retain answers keep the whole
+    distribution that they had.
 
-        L = log p(forget answers), token mean      retain term: KL(reference || model)
+        L = -gamma mean_t l_t(forget) + alpha mean_t KL(p_ref || p)(retain)
 
-    Source: Maini et al., TOFU, COLM 2024, arXiv:2401.06121, "KL minimization".
+    l_t = -log p(token t). The forget term is unbounded below and wins late in training. With
+    `retain = "nll"` it is `grad_diff`.
 
-    Differences from the official code:
-    1. The KL is taken at answer tokens; `method.kl_positions = "all"` takes it at all tokens, but
-       never at padding, which there dilutes it.
-    2. The reference is scored once, before training.
+    Source: Maini et al., TOFU, 2024, arXiv:2401.06121, section 4 ("KL Minimization").
+
+    Differences from TOFU:
+    1. The divergence is taken at answer tokens alone; there at prompt and padding positions too,
+       up to 500 a row. The same alpha is far stronger here.
+    2. Each mean runs over the tokens of the whole batch, not of a device's share of it.
     """
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="kl")
 
     def forget_loss(self, forget: Scores) -> Tensor:
-        """(N,) nats an answer token, at most 0."""
+        """(N,) log-probability of each answer token, nats; the engine adds the divergence."""
         return forget.token_logp

@@ -12,12 +12,12 @@ from unlearn_cli.api.scores import Scores
 
 
 @dataclass(frozen=True)
-class Undial:
+class UNDIAL:
     """UNDIAL: imitate the model at the start, with the logit of the true token lowered.
 
-        q = softmax(z_ref - strength onehot(y))      L_t = -sum_v q_v log softmax(z)_v
+        q = softmax(z_ref - beta onehot(y))      L_t = -sum_v q_v log softmax(z)_v
 
-    The least that L_t can be is the entropy of q, not 0. With strength 0 nothing changes.
+    The least that L_t can be is the entropy of q, not 0. With beta 0 nothing changes.
 
     Source: Dong et al., UNDIAL, NAACL 2025, arXiv:2402.10052.
 
@@ -26,14 +26,14 @@ class Undial:
     2. z_ref comes from the reference pass rather than from a second model.
     """
 
-    strength: Annotated[float, Ge(0)] = 10.0
+    beta: Annotated[float, Ge(0)] = 10.0
     """How far the logit of the true token is lowered; published: 3, 10 and 30."""
 
-    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=0.0, retain="none")
+    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="none")
 
     def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
         """(N,) nats an answer token, at least 0."""
         teacher = reference.logits  # (N, V)
-        lowered = F.one_hot(forget.labels, teacher.shape[-1]).to(teacher) * self.strength
+        lowered = F.one_hot(forget.labels, teacher.shape[-1]).to(teacher) * self.beta
         target = (teacher - lowered).softmax(-1)
         return -(target * forget.logits.log_softmax(-1)).sum(-1)

@@ -12,25 +12,29 @@ from unlearn_cli.api.scores import Scores
 
 @dataclass(frozen=True)
 class WGA:
-    """Weighted gradient ascent: what is already unlikely is left alone.
+    """Weighted gradient ascent: ascend on each token by how likely it still is.
 
-        L_t = stopgrad(p_t)^beta log p_t
+        L_t = -p_t^beta l_t      l_t = -log p_t, the weight p_t^beta held constant
 
-    With beta = 0 it is gradient ascent.
+    With beta = 0 it is gradient ascent. Otherwise a token that is forgotten is let go, where
+    gradient ascent pushes it hardest.
 
-    Source: Wang et al., Rethinking LLM Unlearning Objectives (G-effect), ICLR 2025,
-    arXiv:2502.19301.
+    Source: Wang et al., Rethinking LLM Unlearning Objectives: A Gradient Perspective and Go Beyond,
+    ICLR 2025, arXiv:2502.19301.
 
-    Differences from the official code: none known. Its code has beta 5 where none is given, the
-    paper several; the default here is that of open-unlearning.
+    The default beta is that of the official code; the paper's tables use several, open-unlearning
+    1.0.
+
+    Differences from the official code:
+    1. The mean runs over the tokens of the whole batch, not of a device's share of it.
     """
 
-    beta: Annotated[float, Ge(0)] = 1.0
-    """How fast the weight falls with the probability."""
+    beta: Annotated[float, Ge(0)] = 5.0
+    """Exponent of the weight: the larger, the sooner a token is let go."""
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="nll")
 
     def forget_loss(self, forget: Scores) -> Tensor:
-        """(N,) nats an answer token, at most 0."""
-        weight = (self.beta * forget.token_logp.detach()).exp()  # p^beta
-        return weight * forget.token_logp
+        """(N,) one value per answer token, nats, at most 0."""
+        logp = forget.token_logp
+        return (self.beta * logp).exp().detach() * logp

@@ -14,7 +14,7 @@ from unlearn_cli.api.scores import Scores
 class WTNPO:
     """Weighted token-wise NPO: TNPO, and what is already unlikely counts less.
 
-        L_t = w_t log p_t      w_t = stopgrad(p^power 2 p^beta / (p^beta + p_ref^beta))
+        L_t = w_t log p_t      w_t = stopgrad(p^exponent 2 p^beta / (p^beta + p_ref^beta))
 
     Source: Wang et al., Rethinking LLM Unlearning Objectives (G-effect), ICLR 2025,
     arXiv:2502.19301.
@@ -25,7 +25,7 @@ class WTNPO:
 
     beta: Annotated[float, Gt(0)] = 4.0
     """Inverse temperature: the larger, the sooner a token counts as forgotten."""
-    power: Annotated[float, Ge(0)] = 1.5
+    exponent: Annotated[float, Ge(0)] = 1.5
     """How fast the weight falls with the probability; the alpha of the paper."""
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="nll")
@@ -34,4 +34,4 @@ class WTNPO:
         """(N,) nats an answer token, at most 0."""
         logp = forget.token_logp.detach()
         weight = 2 * (self.beta * (logp - reference.token_logp)).sigmoid()
-        return (self.power * logp).exp() * weight * forget.token_logp
+        return (self.exponent * logp).exp() * weight * forget.token_logp
