@@ -25,14 +25,14 @@ class TNPO:
     Differences from the official code:
     1. No 1e-5 in the denominator. There the weight of a token that was improbable from the start
        (at beta 4, below p = 0.05) is near 0; here it is 1.
-    2. The retain term is an option: `none` and `kl` are its tnpo and tnpo_kl; `kl` is taken at
-       answer tokens alone.
+    2. The retain term is an option: `none` and `kl` are its tnpo and tnpo_kl, `nll` is as for NPO;
+       `kl` is taken at answer tokens alone.
     """
 
     beta: Annotated[float, Gt(0)] = 4.0
     """Inverse temperature: the larger, the sooner a token counts as forgotten."""
 
-    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="kl")
+    defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="nll")
 
     def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
         """(N,) one value per answer token, nats, at most 0."""

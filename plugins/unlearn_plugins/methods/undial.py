@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn import functional as F
 
 from unlearn_cli.api import MethodDefaults
 from unlearn_cli.api.scores import Scores
@@ -33,7 +32,7 @@ class UNDIAL:
 
     def forget_loss(self, forget: Scores, reference: Scores) -> Tensor:
         """(N,) nats an answer token, at least 0."""
-        teacher = reference.logits  # (N, V)
-        lowered = F.one_hot(forget.labels, teacher.shape[-1]).to(teacher) * self.beta
-        target = (teacher - lowered).softmax(-1)
+        teacher, labels = reference.logits, forget.labels[:, None]  # (N, V), (N, 1)
+        lowered = teacher.gather(1, labels) - self.beta
+        target = teacher.scatter(1, labels, lowered).softmax(-1).detach()
         return -(target * forget.logits.log_softmax(-1)).sum(-1)

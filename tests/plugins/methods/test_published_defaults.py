@@ -24,7 +24,7 @@ from unlearn_cli.errors import SpecError
         ("undial", {"beta": 10.0}, (1.0, 1.0, "none")),
         ("ce_u", {"ignore_first_n_answer_tokens": 1}, (1.0, 1.0, "none")),
         ("wga", {"beta": 5.0}, (1.0, 1.0, "nll")),
-        ("tnpo", {"beta": 4.0}, (1.0, 1.0, "kl")),
+        ("tnpo", {"beta": 4.0}, (1.0, 1.0, "nll")),
         ("wtnpo", {"beta": 4.0, "exponent": 1.5}, (1.0, 1.0, "nll")),
         ("satimp", {"beta1": 5.0, "beta2": 1.0}, (1.0, 0.1, "nll")),
         ("ihl", {}, (1.0, 1.0, "nll")),
