@@ -39,8 +39,8 @@ class FLAT:
     2. The divergence of each pair of answers; there that of the mean P over a device's batch.
     """
 
-    divergence: Literal["total_variation", "kl", "pearson", "jensen_shannon"] = "kl"
-    """The f-divergence."""
+    divergence: Literal["total_variation", "kl", "pearson", "jensen_shannon"] = "total_variation"
+    """The f-divergence; that of the official code where none is named."""
 
     defaults: ClassVar[MethodDefaults] = MethodDefaults(gamma=1.0, alpha=1.0, retain="none")
 

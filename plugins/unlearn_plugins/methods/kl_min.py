@@ -22,8 +22,8 @@ class KLMin:
     Source: Maini et al., TOFU, 2024, arXiv:2401.06121, section 4 ("KL Minimization").
 
     Differences from TOFU:
-    1. The divergence is taken at answer tokens alone; there at prompt and padding positions too,
-       up to 500 a row. The same alpha is far stronger here.
+    1. The divergence is taken at answer tokens, or at all tokens with `kl_positions = "all"`, but
+       never at padding, which there fills each row up to 500: the same alpha is stronger here.
     2. Each mean runs over the tokens of the whole batch, not of a device's share of it.
     """
 

@@ -163,3 +163,21 @@ def test_losses_on_logits_stay_finite(true: int) -> None:
     ]
     assert all(math.isfinite(loss.item()) for loss in losses)
     assert all(math.isfinite(g) for loss in losses for g in slope(loss, logits)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "wrong"),
+    [
+        ("flat", "divergence", "hellinger"),
+        ("npo", "length_normalized", 1),
+        ("ce_u", "ignore_first_n_answer_tokens", -1),
+        ("ce_u", "ignore_first_n_answer_tokens", 0.5),
+        ("undial", "beta", -1.0),
+        ("wtnpo", "exponent", -0.5),
+        ("satimp", "beta2", -1.0),
+    ],
+)
+def test_what_an_option_cannot_be(name: str, option: str, wrong: object) -> None:
+    """Refused by the source alone, before anything is imported."""
+    problems = catalog.check_options(catalog.find("method", name), {option: wrong})
+    assert [problem.key for problem in problems] == [option]

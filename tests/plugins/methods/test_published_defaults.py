@@ -28,6 +28,7 @@ from unlearn_cli.errors import SpecError
         ("wtnpo", {"beta": 4.0, "exponent": 1.5}, (1.0, 1.0, "nll")),
         ("satimp", {"beta1": 5.0, "beta2": 1.0}, (1.0, 0.1, "nll")),
         ("ihl", {}, (1.0, 1.0, "nll")),
+        ("flat", {"divergence": "total_variation"}, (1.0, 1.0, "none")),
         ("pdu", {"epsilon": 0.3, "eta": 5.0, "warmup_epochs": 5.0}, (1.0, 100.0, "nll")),
         ("task_vector", {"scale": 5.0}, (1.0, 0.0, "none")),
     ],
