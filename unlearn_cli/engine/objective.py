@@ -179,6 +179,27 @@ def hidden_term(
     return Term("retain", weight, "position", rows, values, counted="retain", layers=layers)
 
 
+def all_terms(
+    method: Any,
+    needs: Needs,
+    gamma: float,
+    alpha: float,
+    retain: str,
+    alternates: Alternates | None,
+    store: ReferenceStore | None,
+    layers: Mapping[str, str],
+) -> list[Term]:
+    """The forget term, and the retain term unless it is `none`."""
+    terms = [forget_term(method, needs, gamma, alternates, store, layers)]
+    if retain == "nll":
+        terms.append(nll_term("retain", alpha))
+    elif retain == "kl" and store is not None:
+        terms.append(kl_term(alpha, store))
+    elif retain in DISTANCES and store is not None:
+        terms.append(hidden_term(alpha, store, layers, DISTANCES[retain]))
+    return terms
+
+
 class Alternates:
     """The alternate answers that the plan draws: encoded once each, as a stream of their own."""
 

@@ -19,11 +19,8 @@ from unlearn_cli.engine.objective import (
     DISTANCES,
     Alternates,
     Term,
+    all_terms,
     entropy_term,
-    forget_term,
-    hidden_term,
-    kl_term,
-    nll_term,
     reference_requests,
 )
 from unlearn_cli.engine.plan import Plan, make_plan
@@ -51,16 +48,17 @@ class Work:
 
     def terms(self, spec: Spec, store: ReferenceStore | None) -> list[Term]:
         """The terms of the loss."""
-        gamma, alpha = float(spec.method.gamma or 0), float(spec.method.alpha or 0)
-        retain = str(spec.method.retain)
-        layers = self.choice.layers
-        terms = [forget_term(self.method, self.needs, gamma, self.alternates, store, layers)]
-        if retain == "nll":
-            terms.append(nll_term("retain", alpha))
-        elif retain == "kl" and store is not None:
-            terms.append(kl_term(alpha, store))
-        elif retain in DISTANCES and store is not None:
-            terms.append(hidden_term(alpha, store, layers, DISTANCES[retain]))
+        options = spec.method
+        terms = all_terms(
+            self.method,
+            self.needs,
+            float(options.gamma or 0),
+            float(options.alpha or 0),
+            str(options.retain),
+            self.alternates,
+            store,
+            self.choice.layers,
+        )
         terms += [entropy_term(stream, weight) for stream, weight in _entropies(spec).items()]
         return terms
 

@@ -63,8 +63,18 @@ def test_rr_is_the_positive_part_of_the_cosine() -> None:
     sixty = [math.cos(math.pi / 3), math.sin(math.pi / 3)]
     now = hidden(a=torch.tensor([[2.0, 0.0], [-1.0, 0.0]]), b=torch.tensor([sixty, [-1.0, 0.0]]))
     before = hidden(a=torch.tensor([[1.0, 0.0]] * 2), b=torch.tensor([[1.0, 0.0]] * 2))
-    loss = RR(read=("a", "b")).forget_loss(now, before)
+    loss = RR(read=("a", "b"), tilt=0.0).forget_loss(now, before)
     assert loss.tolist() == pytest.approx([(1 + 0.5) / 2, 0.0], abs=1e-6)
+
+
+def test_the_tilt_gives_rr_a_gradient_at_the_start() -> None:
+    """At the reference itself the cosine is at its maximum: without the tilt nothing pulls."""
+    here = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    for tilt, pulls in ((0.0, False), (0.01, True)):
+        now = here.clone().requires_grad_()
+        RR(read=("a",), tilt=tilt).forget_loss(hidden(a=now), hidden(a=here)).sum().backward()  # type: ignore[no-untyped-call]
+        assert now.grad is not None
+        assert (now.grad.norm().item() > 1e-5) == pulls
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, (10, 0)), (50, (7.5, 5)), (100, (5, 10))])
