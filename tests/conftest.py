@@ -17,6 +17,14 @@ settings.load_profile("patient")
 Install = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps the precision of the first run in a process: no test leaves it to others."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state()
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install a made-up distribution for one test: metadata and modules on `sys.path`.

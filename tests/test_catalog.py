@@ -77,7 +77,7 @@ def test_a_plugin_is_read_without_importing_it(fade: catalog.Plugin) -> None:
     assert fade.summary == "Fade an answer out, slowly."
     assert fade.source == "Doe and Roe, Fading, 2024, arXiv:0000.00000, equation 2."
     assert fade.requires == ("forget", "reference")
-    assert fade.defaults == {"gamma": 0.25, "alpha": 1.0, "retain": "kl"}
+    assert fade.defaults == {"gamma": 0.25, "alpha": 1.0, "retain": "kl", "parameters": ("*",)}
     assert fade.error == ""
 
 
@@ -289,7 +289,7 @@ def test_shared_options_are_those_of_the_api() -> None:
     """gamma, alpha and retain are read from `api.MethodDefaults` with their published defaults."""
     found = {option.name: option.default for option in shared_options()}
 
-    assert found == {"gamma": 1.0, "alpha": 1.0, "retain": "nll"}
+    assert found == {"gamma": 1.0, "alpha": 1.0, "retain": "nll", "parameters": ("*",)}
 
 
 def test_paper_is_empty_where_the_docstring_names_none() -> None:

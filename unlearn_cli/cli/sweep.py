@@ -95,19 +95,11 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
         from unlearn_cli.cli.watch import watching
         from unlearn_cli.engine.run import execute
 
-        _forget_precision()
         click.echo(f"run {place[variant.name]} of {len(runs)}: {variant.name}", err=True)
         with watching(as_json) as listener:
             write(execute(variant.spec, variant.toml, resume=resume, listener=listener))
 
     return run
-
-
-def _forget_precision() -> None:
-    """accelerate keeps the precision of a process's first run, and refuses a second one."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # there is no public way; accelerate's own tests use it
 
 
 def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers.utils import logging as transformers_logging
 
 from unlearn_cli import catalog
@@ -279,6 +280,8 @@ def _accelerator(spec: Spec) -> Accelerator:
             )
         folder = Path(spec.output.folder) / spec.name
         trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
+    # accelerate keeps the precision of a process's first run and refuses another; a sweep has many.
+    AcceleratorState._reset_state()  # there is no public way; accelerate's own tests use it
     accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:  # each would do the whole run, in the same folder

@@ -60,10 +60,11 @@ OURS = [plugin for plugin in catalog.plugins("method") if plugin.distribution ==
 
 @pytest.mark.parametrize("plugin", OURS, ids=lambda plugin: plugin.name)
 def test_a_method_names_its_paper_and_stays_small(plugin: catalog.Plugin) -> None:
-    """arXiv id and numbered differences in the docstring; the class is at most 45 lines."""
+    """arXiv id and numbered differences in the docstring; the class is at most 45 lines, 120
+    where it reads activations."""
     assert plugin.file is not None
     body = plugin.file.read_text(encoding="utf-8").partition("@dataclass")[2]
 
     assert "arXiv:" in plugin.source
     assert "\n1. " in plugin.doc
-    assert len(body.splitlines()) <= 45
+    assert len(body.splitlines()) <= (120 if "hidden" in plugin.requires else 45)
