@@ -48,6 +48,13 @@ def write_docs(session: nox.Session) -> None:
     session.run(f"{BIN}/python", "docs/generate.py")
 
 
+@nox.session(venv_backend="none", requires=["dev"], default=False)
+def compare_methods(session: nox.Session) -> None:
+    """Run every method on the quickstart data, three seeds, and write docs/methods.md."""
+    folder = Path(session.create_tmp()) / "runs"
+    session.run(f"{BIN}/python", "docs/compare_methods.py", str(folder))
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The built wheel in a clean environment, and a stranger's plugin beside it."""
