@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from unlearn_cli.api import Progress, Weights
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
-from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.layers import deepest, find_layers, find_parameters, train_only
@@ -334,3 +334,21 @@ def test_activation_checkpointing_changes_nothing(tmp_path: Path) -> None:
         setting.trainer.fit()
     for name, expected in plain.weights().items():
         torch.testing.assert_close(recomputed.weights()[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_restoring_keeps_the_dtype_of_each_parameter(tmp_path: Path) -> None:
+    """In a bfloat16 model with one float32 parameter, whose values bfloat16 cannot hold, the
+    checkpoint brings every parameter back bit for bit, in its own dtype."""
+    setting = Setting(tmp_path, TokenLoss(), dtype=torch.bfloat16, retain="none")
+    setting.model.model.norm.float()
+    with torch.no_grad():
+        setting.model.model.norm.weight.fill_(1 + 2**-20)
+    before = setting.weights()
+    setting.checkpoints.save(State(1, {}), setting.model, _NoTokenizer(), {})
+    with torch.no_grad():
+        for parameter in setting.model.parameters():
+            parameter.zero_()
+    setting.trainer.restore(1)
+    for name, value in setting.weights().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
