@@ -35,7 +35,7 @@ from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.reference import ReferenceStore, make_store
 from unlearn_cli.engine.train import Due, Optimization, Trainer
 from unlearn_cli.errors import Interrupted, RunError
-from unlearn_cli.events import StepDone
+from unlearn_cli.events import Notice, StepDone
 from unlearn_cli.testing import Recorder, made_up_rows, tiny_model
 
 FORGET, RETAIN = made_up_rows(10, seed=1), made_up_rows(13, seed=2)
@@ -122,6 +122,7 @@ class Setting:
         stop: Callable[[], bool] = lambda: False,
         dtype: torch.dtype = torch.float32,
         activation_checkpointing: bool = False,
+        warmup_epochs: float = 0.5,
     ) -> None:
         self.model, self.recorder = tiny_model().to(dtype), Recorder()
         method = method or RowLoss()
@@ -156,7 +157,9 @@ class Setting:
             plan,
             streams,
             terms,
-            Optimization(1e-2, "linear", 0.5, 0.01, 1.0, micro_batch, activation_checkpointing),
+            Optimization(
+                1e-2, "linear", warmup_epochs, 0.01, 1.0, micro_batch, activation_checkpointing
+            ),
             self.checkpoints,
             stage="train",
             pad_id=0,
@@ -352,3 +355,11 @@ def test_restoring_keeps_the_dtype_of_each_parameter(tmp_path: Path) -> None:
     for name, value in setting.weights().items():
         assert value.dtype == before[name].dtype
         assert torch.equal(value, before[name]), name
+
+
+def test_a_warm_up_that_never_ends_is_said(tmp_path: Path) -> None:
+    """Two epochs of warm-up in a training of two: a notice; half an epoch: none."""
+    assert not Setting(tmp_path / "short").recorder.of(Notice)
+    setting = Setting(tmp_path / "long", warmup_epochs=2.0)
+    (notice,) = setting.recorder.of(Notice)
+    assert notice.text == "train: the warm-up takes all 4 steps"

@@ -24,7 +24,7 @@ from unlearn_cli.engine.gradients import Gradients, Smoothing, add_smoothed
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.errors import Interrupted, RunError
-from unlearn_cli.events import CheckpointSaved, Listener, StepDone
+from unlearn_cli.events import CheckpointSaved, Listener, Notice, StepDone
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class Trainer:
         optimizer = _adamw(self.model, optimization)
         self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
         self.scheduler = _schedule(self.optimizer, optimization, plan)
+        if _warmup(optimization, plan) >= len(plan.steps):
+            emit(Notice(f"{stage}: the warm-up takes all {len(plan.steps)} steps"))
         self.gradients = Gradients(
             accelerator,
             self.scorer,
@@ -258,10 +260,14 @@ def _adamw(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=options.learning_rate, fused=fused)
 
 
+def _warmup(options: Optimization, plan: Plan) -> int:
+    """Steps of warm-up."""
+    return round(options.warmup_epochs * plan.steps_per_epoch)
+
+
 def _schedule(optimizer: Any, options: Optimization, plan: Plan) -> Any:
     """Linear warm-up, then constant, linear to 0 or cosine to 0; one value an optimizer step."""
-    total = len(plan.steps)
-    warmup = round(options.warmup_epochs * plan.steps_per_epoch)
+    total, warmup = len(plan.steps), _warmup(options, plan)
 
     def factor(step: int) -> float:
         if step < warmup:
