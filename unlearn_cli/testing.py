@@ -138,7 +138,7 @@ class _Trials:
         second = _Trial(self.method, self.folder / "second", self.learning_rate, steps=2)
         for stream in trial.needs.references:
             expected = second.says(stream)
-            found = trial.store.before(stream, [0, 1], expected)
+            found = trial.stores["reference"].said(stream, [0, 1], expected)
             for one, other in zip(_values(expected), _values(found), strict=True):
                 close = torch.allclose(one, other, rtol=1e-4, atol=1e-5)
                 assert close, f"the stored reference of {stream} is not that of a second model"
@@ -201,7 +201,7 @@ class _Trial:
         from unlearn_cli.engine.forward import Scorer
         from unlearn_cli.engine.method import inspect_method
         from unlearn_cli.engine.plan import make_plan
-        from unlearn_cli.engine.reference import make_store
+        from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
         from unlearn_cli.engine.train import Optimization, Trainer
 
         self.method, self.model, self.recorder = method, tiny_model(), Recorder()
@@ -220,10 +220,18 @@ class _Trial:
             streams["alternate"] = alternates.items
         self.scorer, accelerator = Scorer(self.model), Accelerator()
         requests = objective.reference_requests(plan, streams, needs, defaults.retain, layers)
-        store = make_store(
-            folder / "reference", requests, self.scorer, accelerator, pad_id=pad_id, micro_batch=8
-        )
-        self.needs, self.layers, self.streams, self.store = needs, layers, streams, store
+
+        def store(name: str, requests: Sequence[Request], scorer: Scorer) -> ReferenceStore:
+            where: Any = {"pad_id": pad_id, "micro_batch": 8}
+            return make_store(folder / name, requests, scorer, accelerator, **where)
+
+        self.needs, self.layers, self.streams = needs, layers, streams
+        self.stores = {"reference": store("reference", requests, self.scorer)}
+        if needs.reinforced:
+            rows = objective.drawn(plan, "forget")
+            request = Request("forget", _FORGET, rows, needs.reference_logits)
+            other = Scorer(_reinforced().to(dtype))
+            self.stores["reinforced"] = store("reinforced", [request], other)
         terms = objective.all_terms(
             method,
             needs,
@@ -231,7 +239,7 @@ class _Trial:
             defaults.alpha,
             defaults.retain,
             alternates,
-            store,
+            self.stores,
             layers,
         )
         names.train_only(self.model, self.parameters)
@@ -311,15 +319,27 @@ def _alternate(row: int, answer: str) -> Encoded:
 @cache
 def _knowing() -> dict[str, torch.Tensor]:
     """Weights of the tiny model after it learned the forget and the retain rows."""
+    model = tiny_model()
+    _learn(model, [*_FORGET, *_RETAIN], steps=60)
+    return dict(model.state_dict())
+
+
+def _reinforced() -> Any:
+    """The tiny model after it learned the forget rows once more."""
+    model = tiny_model()
+    model.load_state_dict(_knowing())
+    _learn(model, _FORGET, steps=10)
+    return model
+
+
+def _learn(model: Any, rows: Sequence[Encoded], steps: int) -> None:
     import torch
 
     from unlearn_cli.engine.forward import Scorer, collate
 
-    model = tiny_model()
-    scorer, batch = Scorer(model), collate([*_FORGET, *_RETAIN], 0)
+    scorer, batch = Scorer(model), collate(rows, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(steps):
         optimizer.zero_grad()
         torch.autograd.backward(-scorer.score(batch).token_logp.mean())
         optimizer.step()
-    return dict(model.state_dict())

@@ -134,3 +134,16 @@ def test_the_gradient_is_taken_in_one_place(place: Workplace, here: Here) -> Non
     outcome = here("check", "spec.toml")
     assert outcome.code == 2
     assert "noise_sigma: given together with sam_rho" in outcome.errors[0]
+
+
+def test_whp_reinforces_the_target_once(place: Workplace, here: Here) -> None:
+    """The reinforced model is made of the target, cached by content, and used: with an empty
+    reinforcement (hardly a learning rate) the run ends with other weights."""
+    run = ("run", "spec.toml", "--set", "method.name=whp", "--set", "reinforce.learning_rate")
+    for name, rate in (("one", 1e-3), ("two", 1e-3), ("idle", 1e-12)):
+        assert here(*run[:-1], f"{run[-1]}={rate}", "--name", name).code == 0
+    finished = [events(place.run_folder(name), "StageFinished") for name in ("one", "two")]
+    cached = [[e["cached"] for e in log if e["stage"] == "reinforced"] for log in finished]
+    assert cached == [[False], [True]]
+    one, two, idle = (weights(place.run_folder(name) / "model") for name in ("one", "two", "idle"))
+    assert one == two != idle

@@ -143,7 +143,7 @@ class Setting:
             folder / "reference", requests, scorer, accelerator, pad_id=0, micro_batch=micro_batch
         )
         self.store: ReferenceStore = store
-        terms = [forget_term(method, needs, 0.5, alternates, store if requests else None, layers)]
+        terms = [forget_term(method, needs, 0.5, alternates, {"reference": store}, layers)]
         if retain in DISTANCES:
             terms.append(hidden_term(1.0, store, layers, DISTANCES[retain]))
             train_only(self.model, find_parameters(self.model, ["*"], deepest(layers)))

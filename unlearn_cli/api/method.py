@@ -7,6 +7,8 @@ A method is a frozen dataclass whose fields are its hyper-parameters, with one f
     reference            Scores of the same answers under the model before its first update
     alternate            Scores of the alternate answers to the same questions
     alternate_reference  the same under the model before its first update
+    reinforced           Scores of the forget answers under the model after it learned the forget
+                         rows once more (`[reinforce]`)
     hidden               Hidden of the forget rows: activations of the blocks that `layers` names
     reference_hidden     the same of the model before its first update
 

@@ -73,5 +73,7 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
     lines += [f"reference pass: {len(r.rows)} {r.stream} rows, {r.what}" for r in requests]
     if not requests:
         lines.append("reference pass: none")
+    if work.needs.reinforced:
+        lines.append(f"reinforced model: the target after {spec.reinforce.epochs:g} more epochs")
     lines += [f"evaluate: {e.evaluator}, every {e.every}" for e in spec.evaluate]
     return lines

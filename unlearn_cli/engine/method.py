@@ -14,6 +14,8 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.errors import PluginError
 
 Per = Literal["row", "token", "position"]
+Of = Literal["now", "reference", "reinforced"]
+"""The model in training, the same before its first update, or that tuned on the forget rows."""
 STREAMS = ("forget", "alternate")
 
 
@@ -24,17 +26,17 @@ class Parameter:
     stream: str
     hidden: bool = False
     """Activations; otherwise scores."""
-    reference: bool = False
-    """Of the model before its first update."""
+    of: Of = "now"
 
 
 PARAMETERS = {
     "forget": Parameter("forget"),
-    "reference": Parameter("forget", reference=True),
+    "reference": Parameter("forget", of="reference"),
     "alternate": Parameter("alternate"),
-    "alternate_reference": Parameter("alternate", reference=True),
+    "alternate_reference": Parameter("alternate", of="reference"),
+    "reinforced": Parameter("forget", of="reinforced"),
     "hidden": Parameter("forget", hidden=True),
-    "reference_hidden": Parameter("forget", hidden=True, reference=True),
+    "reference_hidden": Parameter("forget", hidden=True, of="reference"),
 }
 
 
@@ -46,7 +48,7 @@ class Needs:
     per: Per
     """Whether the loss has one value a row, an answer token, or a token."""
     reference_logits: bool = False
-    """Whether it reads the logits of a reference, not only its log-probabilities."""
+    """Whether it reads stored logits, not only stored log-probabilities."""
     layers: tuple[str, ...] = ()
     """Patterns of the blocks whose activations it reads."""
 
@@ -65,7 +67,12 @@ class Needs:
     def references(self) -> tuple[str, ...]:
         """Streams that the reference pass must see: of `forget`, `alternate`."""
         asked = (PARAMETERS[name] for name in self.parameters)
-        return tuple(parameter.stream for parameter in asked if parameter.reference)
+        return tuple(parameter.stream for parameter in asked if parameter.of == "reference")
+
+    @property
+    def reinforced(self) -> bool:
+        """Needs what a model says that was tuned on the forget rows."""
+        return any(PARAMETERS[name].of == "reinforced" for name in self.parameters)
 
 
 def inspect_method(method: Any, name: str) -> Needs:
@@ -86,7 +93,7 @@ def inspect_method(method: Any, name: str) -> Needs:
     probes = {p: _Probe(layers) for p in parameters}
     given = {p: probe.hidden if layers else probe.scores for p, probe in probes.items()}
     per = _per(name, tuple(method.forget_loss(**given).shape), layers)
-    logits = any(probe.asked_logits for p, probe in probes.items() if PARAMETERS[p].reference)
+    logits = any(probe.asked_logits for p, probe in probes.items() if PARAMETERS[p].of != "now")
     return Needs(parameters, per, logits, layers)
 
 

@@ -27,6 +27,8 @@ Rows = Mapping[str, Sequence[int]]
 """For each stream that a term reads, which of its rows: aligned lists of equal length."""
 Seen: TypeAlias = "Mapping[str, Scores | Hidden]"
 """What the model in training says of each stream that a term reads."""
+Stores: TypeAlias = Mapping[str, ReferenceStore]
+"""What other models said before training: `reference`, `reinforced`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def forget_term(
     needs: Needs,
     weight: float,
     alternates: Alternates | None,
-    store: ReferenceStore | None,
+    stores: Stores,
     layers: Mapping[str, str] | None = None,
 ) -> Term:
     """The method's own term; `layers` says which block each of its patterns means."""
@@ -84,9 +86,9 @@ def forget_term(
         def give(name: str) -> Scores | Hidden:
             wanted = PARAMETERS[name]
             now = seen[wanted.stream]
-            if not wanted.reference or store is None:
+            if wanted.of == "now":
                 return now
-            return store.before(wanted.stream, chosen[wanted.stream], now)
+            return stores[wanted.of].said(wanted.stream, chosen[wanted.stream], now)
 
         result: Tensor = method.forget_loss(**{name: give(name) for name in needs.parameters})
         return result
@@ -186,17 +188,17 @@ def all_terms(
     alpha: float,
     retain: str,
     alternates: Alternates | None,
-    store: ReferenceStore | None,
+    stores: Stores,
     layers: Mapping[str, str],
 ) -> list[Term]:
     """The forget term, and the retain term unless it is `none`."""
-    terms = [forget_term(method, needs, gamma, alternates, store, layers)]
+    terms = [forget_term(method, needs, gamma, alternates, stores, layers)]
     if retain == "nll":
         terms.append(nll_term("retain", alpha))
-    elif retain == "kl" and store is not None:
-        terms.append(kl_term(alpha, store))
-    elif retain in DISTANCES and store is not None:
-        terms.append(hidden_term(alpha, store, layers, DISTANCES[retain]))
+    elif retain == "kl":
+        terms.append(kl_term(alpha, stores["reference"]))
+    elif retain in DISTANCES:
+        terms.append(hidden_term(alpha, stores["reference"], layers, DISTANCES[retain]))
     return terms
 
 
@@ -241,12 +243,18 @@ def reference_requests(
     wanted = dict.fromkeys(needs.references, (needs.reference_logits, layers))
     if retain == "kl" or retain in DISTANCES:
         wanted["retain"] = (retain == "kl", layers if retain in DISTANCES else {})
-    drawn: dict[str, Callable[[], Any]] = {
-        "forget": lambda: np.unique(np.concatenate([step.forget for step in plan.steps])),
-        "retain": lambda: np.unique(np.concatenate([step.retain for step in plan.steps])),
-        "alternate": lambda: np.arange(len(streams["alternate"])),
-    }
+
+    def rows(stream: str) -> list[int]:
+        every = stream == "alternate"  # that stream holds no others than are drawn
+        return list(range(len(streams[stream]))) if every else drawn(plan, stream)
+
     return tuple(
-        Request(stream, streams[stream], drawn[stream]().tolist(), logits, of_layers)
+        Request(stream, streams[stream], rows(stream), logits, of_layers)
         for stream, (logits, of_layers) in wanted.items()
     )
+
+
+def drawn(plan: Plan, stream: str) -> list[int]:
+    """The rows of `forget` or `retain` that the plan draws, ascending, each once."""
+    rows: list[int] = np.unique(np.concatenate([getattr(s, stream) for s in plan.steps])).tolist()
+    return rows

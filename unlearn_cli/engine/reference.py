@@ -92,8 +92,8 @@ class ReferenceStore:
             for path in folder.glob("*.rows.npy")
         }
 
-    def before(self, stream: str, rows: Sequence[int], like: Scores | Hidden) -> Scores | Hidden:
-        """What the reference said of `rows`: scores or activations, as `like`."""
+    def said(self, stream: str, rows: Sequence[int], like: Scores | Hidden) -> Scores | Hidden:
+        """What the model said of `rows`: scores or activations, as `like`."""
         if isinstance(like, Hidden):
             return self.hidden(stream, rows, like)
         return self.scores(stream, rows, like)

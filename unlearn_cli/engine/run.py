@@ -180,7 +180,9 @@ class Run:
         self._check_patterns()
         models = Models(self.session, self.stopper)
         self.references = evaluate_reference(self.session, models, self.folder)
-        loaded = self.session.load(models.target())
+        target = models.target()
+        reinforced = models.reinforced(target) if build_method(self.spec)[1].reinforced else None
+        loaded = self.session.load(target)
         start_hash = model_fingerprint(loaded.model)
         self._check_inputs({"model": start_hash, **self.session.inputs()})
         self.before = self.session.evaluate(
@@ -191,7 +193,7 @@ class Run:
             references=self.references,
             run=self.folder,
         )
-        step = self._train(loaded)
+        step = self._train(loaded, reinforced)
         end_hash = model_fingerprint(loaded.model)
         if end_hash == start_hash:
             raise RunError(
@@ -225,10 +227,10 @@ class Run:
             )
         self._manifest(inputs=inputs, model=inputs["model"])
 
-    def _train(self, loaded: Loaded) -> int:
+    def _train(self, loaded: Loaded, reinforced: str | None) -> int:
         """Unlearn; the step whose weights the model holds afterwards."""
         session, spec = self.session, self.spec
-        unlearning = Unlearning(session, self.folder.reference, loaded)
+        unlearning = Unlearning(session, self.folder.reference, loaded, reinforced)
         checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
         trainer = unlearning.trainer(checkpoints, self.stopper)
         self._resume(trainer, checkpoints)

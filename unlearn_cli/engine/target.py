@@ -1,6 +1,6 @@
-"""The benchmark protocol where no target exists yet: fine-tune one, and the retain reference.
+"""Models that a run makes by plain fine-tuning: target, retain reference, reinforced model.
 
-Both are cached by the content of their inputs (base weights, tokenization, rows, recipe, seed), so
+They are cached by the content of their inputs (base weights, tokenization, rows, recipe, seed), so
 a sweep over methods pays once.
 """
 
@@ -26,40 +26,62 @@ from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.train import Optimization, Trainer
 from unlearn_cli.events import Notice
 from unlearn_cli.runs import lock_file, versions
+from unlearn_cli.spec.tables import RecipeTable
 
 PATIENCE = 1.0
 """Seconds between two looks at an entry that another run is making."""
 
 
 class Models:
-    """Where the target and the retain reference are: named by the spec, or made by `[target]`."""
+    """Where the models of a run are: named by the spec, or made as it says."""
 
     def __init__(self, session: Session, stopper: Stopper) -> None:
         self.session, self.spec, self.stopper = session, session.spec, stopper
-        self._base: Loaded | None = None
+        base = session.spec.target.base
+        self._from_base = FineTuning(session, stopper, base, session.spec.target) if base else None
 
     def target(self) -> str:
         """Path of the model to unlearn."""
-        if not self.spec.target.base:
+        if not self._from_base:
             return str(self.spec.model.path)
         bundle = self.session.bundle
         title = "Fine-tune the target on forget + retain"
-        folder = self._make("target", title, (*bundle.forget, *bundle.retain))
-        self._base = None  # no second model stays in memory
+        folder = self._from_base.make("target", title, (*bundle.forget, *bundle.retain))
+        self._from_base.release()
         return str(folder)
 
     def retain_reference(self) -> str | None:
         """Path of the model that never saw the forget rows; None where the spec has none."""
-        if not self.spec.target.base:
+        if not self._from_base:
             return self.spec.retain_reference.path
         if not self.session.bundle.retain:
             return None
         title = "Fine-tune the retain reference on retain"
-        return str(self._make("retain_reference", title, self.session.bundle.retain))
+        return str(self._from_base.make("retain_reference", title, self.session.bundle.retain))
+
+    def reinforced(self, target: str) -> str:
+        """Path of the model that learned the forget rows once more; from the path of the target."""
+        tuning = FineTuning(self.session, self.stopper, target, self.spec.reinforce)
+        title = "Fine-tune the target once more on forget"
+        folder = tuning.make("reinforced", title, self.session.bundle.forget)
+        tuning.release()
+        return str(folder)
+
+
+class FineTuning:
+    """Models that one recipe makes of one base, each on rows of its own."""
+
+    def __init__(self, session: Session, stopper: Stopper, base: str, recipe: RecipeTable) -> None:
+        self.session, self.stopper, self.base, self.recipe = session, stopper, base, recipe
+        self._base: Loaded | None = None
+
+    def release(self) -> None:
+        """Let go of the base, so that no second model stays in memory."""
+        self._base = None
 
     def _load_base(self) -> Loaded:
         loaded, self._base = self._base, None
-        return loaded or self.session.load(str(self.spec.target.base))
+        return loaded or self.session.load(self.base)
 
     @cached_property
     def _base_key(self) -> tuple[str, str]:
@@ -68,7 +90,7 @@ class Models:
         encoder = self.session.encoder(self._base.tokenizer)
         return model_fingerprint(self._base.model), encoder.fingerprint
 
-    def _make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
+    def make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
         """Folder of the base model fine-tuned on `rows`: from the cache, or made now."""
         folder = cache_folder("models") / self._key(rows)
         with self._ours_to_make(folder) as missing:
@@ -99,7 +121,7 @@ class Models:
 
     def _key(self, rows: Sequence[Row]) -> str:
         spec = self.session.spec
-        recipe = spec.target.model_dump(exclude={"base"})
+        recipe = self.recipe.model_dump(exclude={"base"})
         precision = (spec.train.mixed_precision, spec.model.dtype, spec.model.attention)
         return content_key(
             versions(), self._base_key, fingerprint(rows), recipe, precision, spec.seed
@@ -108,14 +130,14 @@ class Models:
     def _fine_tune(
         self, loaded: Loaded, stage: str, title: str, rows: Sequence[Row], folder: Path
     ) -> None:
-        session, table = self.session, self.session.spec.target
+        session, recipe = self.session, self.recipe
         items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
         plan = make_plan(
             forget=len(items),
             retain=0,
-            batch_size=table.batch_size,
+            batch_size=recipe.batch_size,
             seed=session.spec.seed,
-            epochs=table.epochs,
+            epochs=recipe.epochs,
         )
         # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
         checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
@@ -127,11 +149,11 @@ class Models:
             {"rows": items},
             [nll_term("rows", 1.0)],
             Optimization(
-                table.learning_rate,
-                table.schedule,
-                table.warmup_epochs,
-                table.weight_decay,
-                table.max_grad_norm,
+                recipe.learning_rate,
+                recipe.schedule,
+                recipe.warmup_epochs,
+                recipe.weight_decay,
+                recipe.max_grad_norm,
                 session.spec.train.micro_batch,
                 session.spec.train.activation_checkpointing,
             ),

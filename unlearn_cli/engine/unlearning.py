@@ -18,7 +18,7 @@ from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
-from unlearn_cli.engine.reference import ReferenceStore, make_store
+from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.train import Trainer
 from unlearn_cli.engine.work import check_reference_size, optimization, prepare, smoothing
@@ -29,9 +29,12 @@ from unlearn_cli.runs import versions, write_atomically
 class Unlearning:
     """A method about to change a model."""
 
-    def __init__(self, session: Session, folder: Path, loaded: Loaded) -> None:
-        """`folder` is where the reference store goes."""
+    def __init__(
+        self, session: Session, folder: Path, loaded: Loaded, reinforced: str | None = None
+    ) -> None:
+        """`folder` is where the reference store goes, `reinforced` the path of that model."""
         self.session, self.spec, self.folder, self.loaded = session, session.spec, folder, loaded
+        self.reinforced = reinforced
         self.scorer = Scorer(loaded.model)
         self.encoder = session.encoder(loaded.tokenizer)
         self.work = prepare(session, self.encoder, loaded.model, self._ask)
@@ -39,7 +42,7 @@ class Unlearning:
     def trainer(self, checkpoints: Checkpoints, stop: Callable[[], bool]) -> Trainer:
         """What takes the steps; the reference pass is run, and what is not trained is frozen."""
         spec, work = self.spec, self.work
-        terms = work.terms(spec, self._reference_pass())
+        terms = work.terms(spec, self._stores())
         train_only(self.loaded.model, work.choice.parameters)
         if spec.wrap.saliency is not None:
             train_only(self.loaded.model, self._salient(terms[0]))
@@ -71,18 +74,30 @@ class Unlearning:
             edited = self.work.method.edit(before[name].float(), after[name].float())
             after[name].copy_(edited)
 
-    def _reference_pass(self) -> ReferenceStore | None:
+    def _stores(self) -> dict[str, ReferenceStore]:
+        """What the terms need of other models than the one in training."""
+        stores, model = {}, self.loaded.model
         requests = self.work.requests(self.spec)
-        if not requests:
-            return None
-        check_reference_size(self.spec, requests, self.loaded.model)
+        again = (self.work.reinforced_request(),) if self.reinforced else ()
+        check_reference_size(self.spec, (*requests, *again), model)
+        if requests:
+            title = "Score the model before its first update"
+            stores["reference"] = self._score(title, self.folder, requests, self.scorer)
+        if self.reinforced:
+            title = "Score the reinforced model"
+            scorer = Scorer(self.session.load(self.reinforced).model)
+            stores["reinforced"] = self._score(title, self.folder / "reinforced", again, scorer)
+        return stores
+
+    def _score(
+        self, title: str, folder: Path, requests: tuple[Request, ...], scorer: Scorer
+    ) -> ReferenceStore:
         total = sum(len(request.rows) for request in requests)
-        title = "Score the model before its first update"
         with self.session.stage("reference_pass", title, total, "rows") as progress:
             return make_store(
-                self.folder,
+                folder,
                 requests,
-                self.scorer,
+                scorer,
                 self.session.accelerator,
                 pad_id=self.loaded.pad_id,
                 micro_batch=self.spec.train.micro_batch,

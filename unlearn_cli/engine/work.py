@@ -18,13 +18,15 @@ from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
     DISTANCES,
     Alternates,
+    Stores,
     Term,
     all_terms,
+    drawn,
     entropy_term,
     reference_requests,
 )
 from unlearn_cli.engine.plan import Plan, make_plan
-from unlearn_cli.engine.reference import ReferenceStore, Request
+from unlearn_cli.engine.reference import Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.train import Optimization
 from unlearn_cli.errors import DataError, RunError, UsageError
@@ -46,7 +48,7 @@ class Work:
     splits: Mapping[str, EncodedSplit]
     choice: Choice
 
-    def terms(self, spec: Spec, store: ReferenceStore | None) -> list[Term]:
+    def terms(self, spec: Spec, stores: Stores) -> list[Term]:
         """The terms of the loss."""
         options = spec.method
         terms = all_terms(
@@ -56,7 +58,7 @@ class Work:
             float(options.alpha or 0),
             str(options.retain),
             self.alternates,
-            store,
+            stores,
             self.choice.layers,
         )
         terms += [entropy_term(stream, weight) for stream, weight in _entropies(spec).items()]
@@ -67,6 +69,11 @@ class Work:
         return reference_requests(
             self.plan, self.streams, self.needs, str(spec.method.retain), self.choice.layers
         )
+
+    def reinforced_request(self) -> Request:
+        """What the reinforced model must see."""
+        rows = drawn(self.plan, "forget")
+        return Request("forget", self.streams["forget"], rows, self.needs.reference_logits)
 
 
 def _entropies(spec: Spec) -> dict[str, float]:

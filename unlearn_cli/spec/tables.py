@@ -102,13 +102,9 @@ class AlternatesTable(TableModel):
     """Texts at which an answer is cut off."""
 
 
-class TargetTable(TableModel):
-    """Make the target by fine-tuning, where none exists: on forget + retain, and on retain alone
-    for the retain reference. Both are cached by the content of their inputs."""
+class RecipeTable(TableModel):
+    """How to fine-tune."""
 
-    base: Text | None = None
-    """Model to start from. Setting it turns this table on; `model.path` and `retain_reference.path`
-    are then not used."""
     epochs: PositiveFloat = 5.0
     """Passes over the rows."""
     batch_size: PositiveInt = 32
@@ -123,6 +119,23 @@ class TargetTable(TableModel):
     """AdamW weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip gradients to this L2 norm; 0 does not clip."""
+
+
+class TargetTable(RecipeTable):
+    """Make the target by fine-tuning, where none exists: on forget + retain, and on retain alone
+    for the retain reference. Both are cached by the content of their inputs."""
+
+    base: Text | None = None
+    """Model to start from. Setting it turns this table on; `model.path` and `retain_reference.path`
+    are then not used."""
+
+
+class ReinforceTable(RecipeTable):
+    """Fine-tune the target on the forget rows, for a method that compares with a model that knows
+    them better (`whp`). Cached by the content of its inputs."""
+
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs of linear warm-up."""
 
 
 class RetainReferenceTable(TableModel):
@@ -257,6 +270,7 @@ class Spec(TableModel):
     retain_reference: RetainReferenceTable = RetainReferenceTable()
     method: MethodTable
     alternates: AlternatesTable = AlternatesTable()
+    reinforce: ReinforceTable = ReinforceTable()
     wrap: WrapTable = WrapTable()
     train: TrainTable = TrainTable()
     checkpoints: CheckpointTable = CheckpointTable()

@@ -18,6 +18,7 @@ from unlearn_plugins.methods.satimp import SatImp
 from unlearn_plugins.methods.tnpo import TNPO
 from unlearn_plugins.methods.undial import UNDIAL
 from unlearn_plugins.methods.wga import WGA
+from unlearn_plugins.methods.whp import WHP
 from unlearn_plugins.methods.wtnpo import WTNPO
 
 from tests.plugins.methods.conftest import Make
@@ -199,3 +200,26 @@ def test_total_variation_of_equals_is_zero(make: Make) -> None:
     assert FLAT(divergence="total_variation").forget_loss(scores, scores).tolist() == pytest.approx(
         [0.0, 0.0]
     )
+
+
+def test_whp_learns_what_the_reinforced_model_does_not_raise() -> None:
+    """Of logits 0, 1, 2 the reinforced model raises the second by 2 and lowers the third, which
+    does not count: generic are 0, 1 - 3 * 2, 2, the third wins, and the loss is its -log p."""
+    reference = from_logits(torch.tensor([[0.0, 1.0, 2.0]]), [1])
+    reinforced = from_logits(torch.tensor([[0.0, 3.0, 1.0]]), [1])
+    now = from_logits(torch.zeros(1, 3), [1])
+    now.logits[0, 2] = math.log(2)  # its probability is 1/2
+    (loss,) = WHP(strength=3.0).forget_loss(now, reference, reinforced).tolist()
+    assert loss == pytest.approx(math.log(2))
+
+
+def test_whp_against_a_model_that_raised_the_true_token_is_undial() -> None:
+    """If reinforcing raised the true logit by 1 and no other, softmax labels are UNDIAL's."""
+    logits = torch.tensor([[0.3, -1.2, 2.0], [1.0, 0.0, 0.5]])
+    labels = [2, 0]
+    reference, now = from_logits(logits, labels), from_logits(logits.flip(0), labels)
+    raised = logits.clone()
+    raised[[0, 1], labels] += 1
+    whp = WHP(strength=4.0, labels="softmax")
+    found = whp.forget_loss(now, reference, from_logits(raised, labels))
+    assert torch.allclose(found, UNDIAL(beta=4.0).forget_loss(now, reference))
