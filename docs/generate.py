@@ -95,7 +95,8 @@ def _table_model(annotation: object) -> type[tables.TableModel] | None:
 def _keys(source: Source, name: str, title: str) -> Iterator[str]:
     node = source.find_class(name)
     assert node is not None
-    scalars = [option for option in source.options([node]) if "Table" not in option.type]
+    fields = source.options(source.lineage(node)[0])
+    scalars = [option for option in fields if "Table" not in option.type]
     yield f"## {title}"
     yield " ".join(docstring(node).split())
     yield _options(scalars)
