@@ -22,8 +22,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "alt_po": ("data.alternates=model", "alternates.max_new_tokens=20"),
     "rmu": ("method.layer=*.layers.1", BLOCKS),
     "rr": ('method.read=["*.layers.1","*.layers.2"]',),
+    "whp": ("reinforce.learning_rate=5e-4",),
 }
-"""What a method cannot do without on a model of three blocks; else its defaults are taken."""
+"""What a method cannot do without on a small model of three blocks; else its defaults are taken."""
 HEAD = """# Every method on the quickstart data
 
 Written by `nox -s compare_methods`, not by hand. Means over the seeds {seeds}, and in brackets from
@@ -58,6 +59,7 @@ def _result(folder: Path, method: str, seed: int) -> Result:
         command = ["run", "quickstart", "--seed", str(seed), "--name", name]
         for setting in (f"output.folder={folder}", *settings):
             command += ["--set", setting]
+        command += ["--resume"] if (folder / name / "spec.toml").exists() else []
         subprocess.run([sys.executable, "-m", "unlearn_cli", *command], check=True)
     return read_result(folder / name)
 
