@@ -34,7 +34,7 @@ Every method has the schedule of the preset `quickstart` (100 steps, learning ra
 tuned for `simnpo`, and the published defaults of its own options, which were tuned on models a
 thousand times as large. So a row says that a method runs here and what it does untuned; it does not
 say which method is better. Seconds are of a machine that may have had other work. What differs,
-because three blocks, or the name of the method, ask for it:
+because so small a model, or the name of the method, asks for it:
 """
 COLUMNS = ("forget_quality", "forget.probability", "kept_utility", "train_seconds")
 

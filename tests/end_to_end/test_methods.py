@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,25 @@ def test_alternates_of_the_model_are_made_once(place: Workplace, here: Here) -> 
     choices = [json.loads(path.read_text("utf-8")) for path in place.cache.glob("alternates/*")]
     assert all(len(set(answers)) == len(answers) > 0 for rows in choices for answers in rows)
     assert weights(place.run_folder("one") / "model") == weights(place.run_folder("two") / "model")
+
+
+def test_a_resumed_run_keeps_its_alternates(place: Workplace, here: Here) -> None:
+    """Their reference is stored with the run, so they are not asked for again when the cache has
+    lost them."""
+    made = ("--set", "data.alternates=model", "--set", "alternates.max_new_tokens=8")
+    run = ("run", "spec.toml", "--set", "method.name=alt_po", *made)
+    assert here(*run).code == 0
+    folder = place.run_folder("tiny")
+    before = weights(folder / "model")
+    for path in place.cache.glob("alternates/*"):
+        path.unlink()
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    interrupted = json.dumps(manifest | {"status": "interrupted"})
+    (folder / "manifest.json").write_text(interrupted, "utf-8")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    assert here(*run, "--resume").code == 0
+    assert not list(place.cache.glob("alternates/*"))
+    assert weights(folder / "model") == before
 
 
 def test_alt_po_refuses_refusals(here: Here) -> None:

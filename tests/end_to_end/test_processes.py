@@ -69,6 +69,21 @@ def test_two_processes_give_what_one_gives(
     assert_as_one(run, one)
 
 
+def test_a_term_that_does_not_reach_every_parameter_goes_with_two_processes(
+    finished: tuple[Workplace, Outcome, Path],
+) -> None:
+    """RMU reads the second of three blocks, its retain term all of them, and the forget gradient is
+    taken uphill: two processes agree on the way up and on the weights."""
+    place = finished[0]
+    settings = ("method.name=rmu", "method.layer=*.layers.1", "method.parameters=['*']")
+    wraps = ("method.retain=nll", "method.alpha=1", "method.gamma=1", "wrap.sam_rho=0.01")
+    options = [part for setting in (*settings, *wraps) for part in ("--set", setting)]
+    for name, processes in (("sharp-1", ()), ("sharp-2", ("--processes", "2"))):
+        outcome = place.unlearn("run", "spec.toml", *options, "--name", name, *processes)
+        assert outcome.code == 0, outcome.err
+    assert_as_one(place.run_folder("sharp-2"), place.run_folder("sharp-1"))
+
+
 def test_an_error_on_two_processes_is_still_one_line(
     finished: tuple[Workplace, Outcome, Path],
 ) -> None:

@@ -80,6 +80,15 @@ def test_activations_are_those_of_a_whole_pass() -> None:
     assert torch.bincount(found.row).tolist() == [len(item.input_ids) for item in rows]
 
 
+def test_activations_have_the_order_of_the_patterns_and_not_of_the_blocks() -> None:
+    """The reference store numbers them so: named from behind, each pattern still has its block."""
+    scorer, batch = Scorer(tiny_model()), collate(made_up_rows(3), pad_id=0)
+    forward = scorer(batch, {"a": FIRST, "b": SECOND})
+    backward = scorer(batch, {"b": SECOND, "a": FIRST})
+    assert list(backward.layers) == ["b", "a"]
+    assert all(torch.equal(backward.layers[key], forward.layers[key]) for key in "ab")
+
+
 def test_tokens_that_predict_an_answer_are_marked() -> None:
     """As many as there are answer tokens in each row, ending one before the last token."""
     rows, found = made_up_rows(4), _hidden(tiny_model(), {"a": FIRST})

@@ -140,7 +140,7 @@ class Scorer(nn.Module):
         at_answer = torch.zeros_like(mask)
         at_answer[batch.row, batch.position] = True
         return Hidden(
-            layers={key: at_least_float32(value[mask]) for key, value in found.items()},
+            layers={key: at_least_float32(found[key][mask]) for key in layers},  # not as they ran
             at_answer=at_answer[mask],
             row=mask.nonzero()[:, 0],
             rows=len(mask),

@@ -134,8 +134,9 @@ def add_smoothed(
     forget, *others = terms
     alone = not others
     if smoothing.sam_rho is not None:
-        sums, tokens = gradients.add([forget], weights, step)
-        shift = _uphill(parameters, smoothing.sam_rho)
+        # Not synchronised as in a last pass: the forget term may not reach every parameter.
+        sums, tokens = gradients.add([forget], weights, step, sync=False)
+        shift = _uphill(gradients.accelerator, parameters, smoothing.sam_rho)
         _empty(parameters)
         with shifted(parameters, shift):
             _, again = gradients.add([forget], weights, step, sync=alone)
@@ -170,9 +171,11 @@ def shifted(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> Iter
             parameter.copy_(before)
 
 
-def _uphill(parameters: Sequence[nn.Parameter], length: float) -> list[Tensor]:
-    """The gradients, all together scaled to a length."""
-    found = [_gradient(parameter) for parameter in parameters]
+def _uphill(
+    accelerator: Accelerator, parameters: Sequence[nn.Parameter], length: float
+) -> list[Tensor]:
+    """The gradients of all processes, all together scaled to a length."""
+    found = [_global(accelerator, _gradient(parameter)) for parameter in parameters]
     norm = torch.stack([gradient.norm() for gradient in found]).norm()
     return [gradient * (length / norm.clamp_min(1e-12)) for gradient in found]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -105,7 +106,15 @@ class Unlearning:
             )
 
     def _ask(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
-        """Alternate answers of the model before its first update; made once for its content."""
+        """Alternate answers of the model before its first update: those of this run where it has
+        begun, whose reference is stored; else made once for their content."""
+        own = self.folder / "alternates.json"
+        if not self.session.decide(own.exists):
+            made = self._made(rows)
+            self._keep(own, write_alternates(made))
+        return read_alternates(own.read_text("utf-8"))
+
+    def _made(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
         session, loaded, table = self.session, self.loaded, self.spec.alternates
         model, seed = model_fingerprint(loaded.model), self.spec.seed
         key = content_key(
@@ -126,13 +135,25 @@ class Unlearning:
                 seed=seed,
                 progress=progress,
             )
-        if session.accelerator.is_main_process:
-            write_atomically(kept, write_alternates(made))
-        session.accelerator.wait_for_everyone()
+        self._keep(kept, write_alternates(made))
         return made
 
+    def _keep(self, path: Path, text: str) -> None:
+        if self.session.accelerator.is_main_process:
+            write_atomically(path, text)
+        self.session.accelerator.wait_for_everyone()
+
     def _salient(self, forget: Term) -> list[str]:
-        """The parameters that the forget term pulls most, over the first epoch's rows."""
+        """The parameters that the forget term pulls most, over the first epoch's rows; a resumed
+        run goes on with those that it began with."""
+        own = self.folder / "salient.json"
+        if not self.session.decide(own.exists):
+            self._keep(own, json.dumps(self._most_pulled(forget), indent=1))
+        chosen: list[str] = json.loads(own.read_text("utf-8"))
+        self.session.emit(Notice(f"training {len(chosen)} parameter tensors, the most salient"))
+        return chosen
+
+    def _most_pulled(self, forget: Term) -> list[str]:
         gradients = Gradients(
             self.session.accelerator,
             self.scorer,
@@ -144,6 +165,4 @@ class Unlearning:
         share = float(self.spec.wrap.saliency or 1)
         with self.session.stage("saliency", "Find the parameters to train"):
             first = plan.steps[: plan.steps_per_epoch]
-            chosen = salient(gradients, forget, first, self.loaded.model, share)
-        self.session.emit(Notice(f"training {len(chosen)} parameter tensors, the most salient"))
-        return chosen
+            return salient(gradients, forget, first, self.loaded.model, share)

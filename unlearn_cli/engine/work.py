@@ -98,9 +98,12 @@ def choose(spec: Spec, model: Any) -> Choice:
     Raises UsageError where a pattern means nothing there, or several blocks, or parameters that
     the loss does not depend on.
     """
-    needs = build_method(spec)[1]
+    method, needs = build_method(spec)
     layers = find_layers(model, needs.layers)
-    whole = not layers or spec.method.retain in ("nll", "kl")  # these read what the model says
+    retains = spec.method.retain in ("nll", "kl") and (
+        spec.method.alpha or hasattr(method, "weights")
+    )
+    whole = not layers or retains or _entropies(spec)  # these read what the model says
     last = None if whole else deepest(layers)
     return Choice(layers, tuple(find_parameters(model, spec.method.parameters or ("*",), last)))
 
