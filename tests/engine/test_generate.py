@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
-from unlearn_cli.engine.generate import generate
+from unlearn_cli.engine.generate import generate_batch
 from unlearn_cli.testing import tiny_model
 
 GENERATOR = np.random.default_rng(0)
@@ -33,6 +34,12 @@ def greedy(model: Any, prompt: NDArray[np.int32], count: int) -> list[int]:
             logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
         ids.append(int(logits.argmax()))
     return list(ids[len(prompt) :])
+
+
+def generate(model: Any, encoder: Encoder, prompts: list[Any], count: int, size: int) -> list[str]:
+    """Greedy answers of at most `count` tokens, in batches of `size` as they come."""
+    batches = [prompts[k : k + size] for k in range(0, len(prompts), size)]
+    return [a for b in batches for a in generate_batch(model, encoder, b, Decoding(count))]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
@@ -83,8 +90,3 @@ def test_answers_end_where_the_context_ends(capfd: pytest.CaptureFixture[str]) -
     (answer,) = generate(model, encoder(NEVER), [np.full(120, 5, np.int32)], 50, 1)
     assert len(answer.split()) == 8
     assert capfd.readouterr().err == ""
-
-
-def test_no_prompts_no_answers() -> None:
-    """Nothing in, nothing out."""
-    assert generate(tiny_model(), encoder(NEVER), [], 8, 4) == []

@@ -7,13 +7,19 @@
 from unlearn_cli.api.data import Bundle, DataContext, Dataset, Location, Message, Row
 from unlearn_cli.api.evaluate import (
     AnswerScore,
+    Decoding,
     Evaluator,
+    Harness,
     Number,
     Probe,
+    Recipe,
     RowMetric,
     ScoredRow,
+    StressTest,
+    Subject,
     SummaryMetric,
     Table,
+    about_forget,
 )
 from unlearn_cli.api.method import Method, MethodDefaults, Progress, Weights
 
@@ -22,7 +28,9 @@ __all__ = [
     "Bundle",
     "DataContext",
     "Dataset",
+    "Decoding",
     "Evaluator",
+    "Harness",
     "Location",
     "Message",
     "Method",
@@ -30,10 +38,14 @@ __all__ = [
     "Number",
     "Probe",
     "Progress",
+    "Recipe",
     "Row",
     "RowMetric",
     "ScoredRow",
+    "StressTest",
+    "Subject",
     "SummaryMetric",
     "Table",
     "Weights",
+    "about_forget",
 ]

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from unlearn_cli.api.data import Message, Row
+from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.generate import Prompt, generate_batch
 from unlearn_cli.errors import DataError
@@ -60,7 +61,7 @@ def make_alternates(
             break
         drawn = _draw(model, encoder, prompts, missing, table, accelerator, (seed, number))
         for k in missing:
-            answer = _cut(drawn[k], table.stop)
+            answer = drawn[k]
             taken = {_bare(text) for text in (rows[k].answer, *rows[k].answers, *found[k])}
             if _bare(answer) and _bare(answer) not in taken:
                 found[k].append(answer)
@@ -104,6 +105,7 @@ def _draw(
     """One answer for each of the rows; every batch has a seed of its own."""
     order = sorted(rows, key=lambda k: (-len(prompts[k]), k))
     batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    decoding = Decoding(table.max_new_tokens, table.stop, samples=1, temperature=table.temperature)
     mine: list[tuple[int, str]] = []
     for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
         chosen = batches[number]
@@ -113,18 +115,10 @@ def _draw(
                 model,
                 encoder,
                 [prompts[k] for k in chosen],
-                table.max_new_tokens,
-                temperature=table.temperature,
+                decoding,
             )
         mine += zip(chosen, texts, strict=True)
     return dict(gather_object(mine))
-
-
-def _cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the first stop string."""
-    for end in stop:
-        text = text.split(end)[0]
-    return text.strip()
 
 
 def _bare(text: str) -> str:

@@ -1,337 +1,293 @@
-"""From probes to a table: score each row once, on all processes, and derive every metric from it.
+"""Evaluations of a model, as the spec's `[[evaluate]]` ask for them.
 
-Batches are formed from all rows and then dealt out, so what stands beside a row in its batch does
-not depend on the number of processes: one process and eight give the same bits.
+Evaluators that score rows go through the model together, so that what two of them ask is computed
+once. Those that measure the model themselves, and stress tests that change it, follow one by one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from accelerate.utils import gather_object
 
 from unlearn_cli import catalog
-from unlearn_cli.api.data import Bundle, Row
-from unlearn_cli.api.evaluate import (
-    Answer,
-    AnswerScore,
-    Direction,
-    Evaluator,
-    Number,
-    Probe,
-    RowMetric,
-    ScoredRow,
-    SummaryMetric,
-    Table,
-)
-from unlearn_cli.api.scores import Scores
-from unlearn_cli.engine.encode import Encoded, Encoder
-from unlearn_cli.engine.forward import collate
-from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
-from unlearn_cli.errors import DataError, RunError
+from unlearn_cli.api.data import Row
+from unlearn_cli.api.evaluate import Harness, Probe, Recipe, Subject, Table
+from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.models import Loaded
+from unlearn_cli.engine.score import Memo, score_probes
+from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.target import fine_tune_briefly
+from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.events import EvaluationDone
+from unlearn_cli.runs import Evaluation, Generated, RunFolder, versions, write_atomically
+from unlearn_cli.spec.tables import EvaluateTable, Spec
+from unlearn_cli.tables import Metrics
 
-Values = dict[str, dict[str, dict[str, float | None]]]
-"""set -> metric -> row id -> value."""
-T = TypeVar("T")
-R = TypeVar("R")
-
-NEEDS = {
-    "answer": "answer tokens",
-    "paraphrase": "paraphrased answers",
-    "perturbed": "perturbed answers",
-    "generation": "generated answers",
-}
-
-
-@dataclass
-class _Distinct(Generic[T]):
-    """Things to compute, each once, in order of first use."""
-
-    items: list[T] = field(default_factory=list)
-    index: dict[object, int] = field(default_factory=dict)
-
-    def add(self, key: object, item: T) -> int:
-        """The place of `item`, which is new unless its key is known."""
-        place = self.index.setdefault(key, len(self.items))
-        if place == len(self.items):
-            self.items.append(item)
-        return place
+NOT_STRESSED = ("target", "checkpoint")
+NOT_KEPT = ("checkpoint",)
+"""Evaluations that go into no cache: a run has many of them, and no other run asks for them."""
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Where the results of a probe will stand: an answer is a list of chunks."""
+class _Job:
+    """One `[[evaluate]]`."""
 
-    probe: Probe
-    answers: Mapping[Answer, Sequence[Sequence[int]]]
-    prompt: int | None
+    name: str
+    plugin: Any
+    inner: Any
+    """What measures: the plugin itself, or the evaluator inside a stress test."""
+    batch_size: int
+
+    @property
+    def changes(self) -> bool:
+        """Whether the model is another while it is measured."""
+        return hasattr(self.plugin, "change")
+
+    @property
+    def scores_rows(self) -> bool:
+        """Whether it only asks the model as it is for scores and answers."""
+        return not self.changes and not isinstance(self.inner, Harness)
+
+    def settings(self, encoder: Encoder) -> dict[str, Any]:
+        """All that decides its figures, besides model and rows."""
+        own = dataclasses.asdict(self.plugin)
+        inside = {} if self.inner is self.plugin else {"inside": dataclasses.asdict(self.inner)}
+        return own | inside | {"encoding": encoder.fingerprint}
+
+    def probes(self, data: Any) -> list[Probe]:
+        """What the rows are asked, rewritten where the plugin does so."""
+        asked = self.inner.probes(data)
+        if self.inner is self.plugin or self.changes:
+            return list(asked)
+        rewritten = (self.plugin.rewrite(probe) for probe in asked)
+        return [probe for probe in rewritten if probe is not None]
 
 
-def score_probes(
-    model: Any,
-    scorer: torch.nn.Module,
-    encoder: Encoder,
-    probes: Sequence[Probe],
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    accelerator: Any,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[ScoredRow]:
-    """Score and answer what the probes ask for.
+class Evaluations:
+    """What the spec wants to know of models."""
 
-    Args:
-        model: the causal language model, for generation.
-        scorer: `Scorer` of the same model, prepared by accelerate or not.
-        encoder: turns rows into token ids.
-        probes: what to score; equal token sequences are computed once.
-        batch_size: rows in one forward pass of one process.
-        max_new_tokens: longest generation, tokens.
-        accelerator: `accelerate.Accelerator`; every process must call this function.
-        progress: told how many of the probes are done, in proportion.
+    def __init__(self, session: Session) -> None:
+        self.session, self.spec = session, session.spec
+        self.jobs = [_job(self.spec, table) for table in self.spec.evaluate]
 
-    Returns:
-        The scored rows in the order of the probes, the same on every process.
+    def evaluate(
+        self,
+        loaded: Loaded,
+        model_hash: str,
+        *,
+        label: str,
+        step: int,
+        references: Sequence[Evaluation] = (),
+        run: RunFolder | None = None,
+        only: Collection[str] | None = None,
+    ) -> list[Evaluation]:
+        """Run the evaluators on a model, in the order of the spec.
 
-    Raises:
-        RunError: the model gives a NaN.
-    """
-    answers: _Distinct[Encoded] = _Distinct()
-    prompts: _Distinct[Prompt] = _Distinct()
-    plans = [_plan(probe, encoder, answers, prompts) for probe in probes]
-    advance = _in_proportion(progress, len(probes), len(answers.items) + len(prompts.items))
-    with evaluating(scorer):
-        scores = _share(
-            answers.items,
-            [len(item.input_ids) for item in answers.items],
-            lambda items: _score(scorer, items, accelerator.device),
-            batch_size,
-            accelerator,
-            advance,
+        Args:
+            loaded: the model; stress tests change it, and it is restored to the bit.
+            model_hash: fingerprint of its weights.
+            label: what the model is to the run: `target`, `unlearned`, `retain_reference`, ...
+            step: of the training.
+            references: the evaluations of the retain reference.
+            run: where to write them.
+            only: names of evaluators; all where it is not given.
+        """
+        jobs = [job for job in self.jobs if only is None or job.name in only]
+        if label in NOT_STRESSED:
+            jobs = [job for job in jobs if job.inner is job.plugin]
+        model = _Measuring(self.session, loaded, model_hash, label, step, references)
+        made = model.together([job for job in jobs if job.scores_rows])
+        made |= {job.name: model.alone(job) for job in jobs if not job.scores_rows}
+        found = [made[job.name] for job in jobs]
+        for evaluation in found:
+            self.report(evaluation, run)
+        return found
+
+    def report(self, evaluation: Evaluation, run: RunFolder | None) -> None:
+        """Write an evaluation to the run folder and tell the listener."""
+        if self.session.accelerator.is_main_process:
+            path = run.write_evaluation(evaluation) if run else ""
+            self.session.emit(
+                EvaluationDone(
+                    evaluation.evaluator, evaluation.label, evaluation.step, evaluation.table, path
+                )
+            )
+
+
+class _Measuring:
+    """One model under measurement."""
+
+    def __init__(
+        self,
+        session: Session,
+        loaded: Loaded,
+        model_hash: str,
+        label: str,
+        step: int,
+        references: Sequence[Evaluation],
+    ) -> None:
+        self.session, self.loaded, self.model_hash = session, loaded, model_hash
+        self.label, self.step = label, step
+        self.references = {reference.evaluator: reference for reference in references}
+        self.encoder = session.encoder(loaded.tokenizer)
+
+    def together(self, jobs: Sequence[_Job]) -> dict[str, Evaluation]:
+        """Jobs that share what the model says of rows.
+
+        What stands in a batch decides the last bits of a score. So either all are taken from the
+        cache or none, and the name of each there is that of the whole company.
+        """
+        company = [(job.name, job.settings(self.encoder)) for job in jobs]
+        kept = {job.name: self._kept(job, company) for job in jobs}
+        if self.session.decide(lambda: all(path and path.exists() for path in kept.values())):
+            return {name: self._read(path) for name, path in kept.items() if path}
+        memo = Memo()
+        return {job.name: self._make(job, kept[job.name], memo) for job in jobs}
+
+    def alone(self, job: _Job) -> Evaluation:
+        """A job that measures, or changes, the model itself."""
+        kept = self._kept(job, job.settings(self.encoder))
+        if kept and self.session.decide(kept.exists):
+            return self._read(kept)
+        if not job.changes:
+            return self._make(job, kept, Memo())
+        with restored(self.loaded.model):
+            with self.session.stage(job.name, f"Stress the {self._model}: {job.name}"):
+                job.plugin.change(self._subject(job))
+            return self._make(job, kept, Memo())
+
+    @property
+    def _model(self) -> str:
+        return self.label.replace("_", " ")
+
+    def _kept(self, job: _Job, decisive: Any) -> Path | None:
+        """Where the evaluation is in the cache, once it is made."""
+        self._check_comparable(job)
+        if self.label in NOT_KEPT:
+            return None
+        reference = self.references.get(job.name)
+        own = self.label == "retain_reference"
+        compared = "itself" if own else reference and reference.to_json()
+        data, name = self.session.data_hash, job.name
+        key = content_key(versions(), name, self.model_hash, data, decisive, compared)
+        return cache_folder("evaluations") / f"{key}.json"
+
+    def _check_comparable(self, job: _Job) -> None:
+        """Raise RunError where the retain reference was measured on other rows, or otherwise."""
+        reference = self.references.get(job.name)
+        if reference is None or not reference.data:  # stored by another tool, which told no hashes
+            return
+        wrong = [] if reference.data == self.session.data_hash else ["rows"]
+        settings = job.settings(self.encoder)
+        wrong += sorted(k for k, v in settings.items() if reference.settings.get(k) != v)
+        if wrong:
+            raise RunError(
+                f"the retain reference was evaluated with other {', '.join(wrong)}",
+                where="[retain_reference]",
+                hint="evaluate it again with this spec, or name the model: retain_reference.path",
+            )
+
+    def _read(self, path: Path) -> Evaluation:
+        evaluation = Evaluation.read(path)
+        self.session.cached("evaluate", self._title(evaluation.evaluator))
+        return replace(evaluation, label=self.label, step=self.step)
+
+    def _make(self, job: _Job, kept: Path | None, memo: Memo) -> Evaluation:
+        table, samples = self._measure(job, memo)
+        evaluation = Evaluation(
+            evaluator=job.name,
+            label=self.label,
+            step=self.step,
+            table=table,
+            model=self.model_hash,
+            data=self.session.data_hash,
+            settings=job.settings(self.encoder),
+            samples=samples,
         )
-        texts = _share(
-            prompts.items,
-            [len(prompt) for prompt in prompts.items],
-            lambda items: generate_batch(model, encoder, items, max_new_tokens),
-            batch_size,
-            accelerator,
-            advance,
+        if kept and self.session.accelerator.is_main_process:
+            write_atomically(kept, evaluation.to_json())
+        self.session.accelerator.wait_for_everyone()
+        return evaluation
+
+    def _measure(self, job: _Job, memo: Memo) -> tuple[Table, tuple[Generated, ...]]:
+        if isinstance(job.inner, Harness):
+            with self.session.stage("evaluate", self._title(job.name)):
+                return job.inner.measure(self._subject(job)), ()
+        data = self.session.bundle
+        metrics, probes = Metrics.of(job.inner, data), job.probes(data)
+        if not probes:
+            hint = "check [data]"
+            raise RunError("nothing to evaluate", where=f"[[evaluate]] {job.name}", hint=hint)
+        with self.session.stage("evaluate", self._title(job.name), len(probes), "rows") as progress:
+            scored = score_probes(
+                self.loaded.model,
+                Scorer(self.loaded.model),
+                self.encoder,
+                probes,
+                batch_size=job.batch_size,
+                accelerator=self.session.accelerator,
+                needs=metrics.needs,
+                memo=memo,
+                seed=self.session.spec.seed,
+                progress=progress,
+            )
+        compared = self.references.get(job.name)
+        reference = compared.table if compared else None
+        if self.label == "retain_reference":  # it is its own reference: a forget quality of 1
+            reference = metrics.table(scored)
+        return metrics.table(scored, reference), tuple(
+            Generated(s.set, s.row.id, s.row.question, s.row.answer, s.generation)
+            for s in scored
+            if s.generation is not None
         )
-    return [_scored_row(plan, scores, texts) for plan in plans]
 
+    def _title(self, name: str) -> str:
+        several = len(self.session.spec.evaluate) > 1
+        return f"Evaluate the {self._model}{f': {name}' if several else ''}"
 
-def _plan(
-    probe: Probe, encoder: Encoder, answers: _Distinct[Encoded], prompts: _Distinct[Prompt]
-) -> _Plan:
-    def places(text: str) -> list[int]:
-        chunks = encoder.encode(probe.row, answer=text)
-        return [answers.add((c.input_ids.tobytes(), c.start, c.end), c) for c in chunks]
+    def _subject(self, job: _Job) -> Subject:
+        loaded, session = self.loaded, self.session
 
-    prompt = encoder.prompt(probe.row) if probe.generate else np.zeros(0, np.int32)
-    return _Plan(
-        probe,
-        {kind: [places(text) for text in _texts(probe.row, kind)] for kind in probe.score},
-        prompts.add(prompt.tobytes(), prompt) if len(prompt) else None,
-    )
+        def tune(rows: Sequence[Row], recipe: Recipe) -> None:
+            fine_tune_briefly(session, loaded, rows, recipe, stage=job.name)
 
-
-def _texts(row: Row, kind: Answer) -> tuple[str, ...]:
-    if kind == "perturbed":
-        return row.perturbed
-    text = row.answer if kind == "answer" else row.paraphrase
-    return () if text is None else (text,)
-
-
-def _share(
-    items: Sequence[T],
-    lengths: Sequence[int],
-    work: Callable[[list[T]], Sequence[R]],
-    batch_size: int,
-    accelerator: Any,
-    advance: Callable[[int], None],
-) -> list[R]:
-    """Results of `work` on all items, in their order, computed by all processes together."""
-    order = sorted(range(len(items)), key=lambda i: -lengths[i])  # longest first: memory runs
-    batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]  # out at once
-    mine: list[tuple[int, R]] = []
-    for first in range(0, len(batches), accelerator.num_processes):
-        number = first + accelerator.process_index
-        # A model that is sharded over processes needs all of them in every forward pass, so a
-        # process without a batch of its own repeats one and drops the result.
-        batch = batches[number % len(batches)]
-        results = work([items[i] for i in batch])
-        if number < len(batches):
-            mine.extend(zip(batch, results, strict=True))
-        advance(sum(map(len, batches[first : first + accelerator.num_processes])))
-    found: dict[int, R] = dict(gather_object(mine))
-    return [found[i] for i in range(len(items))]
-
-
-def _score(scorer: torch.nn.Module, items: list[Encoded], device: Any) -> list[AnswerScore]:
-    """One forward pass."""
-    scores: Scores = scorer(collate(items, pad_id=0).to(device))
-    logp = scores.token_logp.double().cpu().numpy()
-    correct = (scores.logits.argmax(-1) == scores.labels).cpu().numpy()
-    edges = np.cumsum([item.end - item.start for item in items])[:-1]
-    rows = zip(np.split(logp, edges), np.split(correct, edges), strict=True)
-    return [AnswerScore(row_logp, row_correct) for row_logp, row_correct in rows]
-
-
-def _scored_row(plan: _Plan, scores: Sequence[AnswerScore], texts: Sequence[str]) -> ScoredRow:
-    probe = plan.probe
-    found = {
-        kind: [_joined([scores[k] for k in chunks]) for chunks in answers if chunks]
-        for kind, answers in plan.answers.items()
-    }
-    if any(np.isnan(score.token_logp).any() for part in found.values() for score in part):
-        raise RunError(
-            "the model gives NaN instead of probabilities",
-            where=f"evaluation set {probe.set!r}, row {probe.row.id!r}",
-            hint="its weights are damaged: train with a lower learning rate or another dtype",
+        return Subject(
+            loaded.model, loaded.tokenizer, session.bundle, session.spec.seed, tune, job.batch_size
         )
-    return ScoredRow(
-        set=probe.set,
-        row=probe.row,
-        answer=next(iter(found.get("answer", ())), None),
-        paraphrase=next(iter(found.get("paraphrase", ())), None),
-        perturbed=tuple(found.get("perturbed", ())),
-        generation=None if plan.prompt is None else texts[plan.prompt],
-    )
 
 
-def _joined(chunks: Sequence[AnswerScore]) -> AnswerScore:
-    """The chunks of a long text as one answer."""
-    return AnswerScore(
-        np.concatenate([chunk.token_logp for chunk in chunks]),
-        np.concatenate([chunk.correct for chunk in chunks]),
-    )
+@contextmanager
+def restored(model: torch.nn.Module) -> Iterator[None]:
+    """Within, the model may be changed; afterwards its weights have the bits that they had."""
+    kept = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trained[name])
 
 
-def _in_proportion(progress: Callable[[int], None], rows: int, items: int) -> Callable[[int], None]:
-    """Count finished items and report them as rows."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(rows * done // items)
-
-    return advance
-
-
-def build_table(
-    evaluator: Evaluator, scored: Sequence[ScoredRow], reference: Table | None, data: Bundle
-) -> Table:
-    """Every metric that the evaluator names, from rows that were scored once.
-
-    Args:
-        evaluator: names the metrics.
-        scored: what `score_probes` returned for the evaluator's probes.
-        reference: table of the retain reference, where there is one.
-        data: the rows of the run.
-
-    Raises:
-        DataError: two rows of a set share an id.
-        PluginError: a metric is missing or broken.
-    """
-    names, options = evaluator.metrics(data), evaluator.metric_options()
-
-    def build(name: str) -> Any:
-        return catalog.build("metric", name, options.get(name, {}))
-
-    metrics: dict[str, RowMetric] = {n: build(n) for part in names.values() for n in part}
-    summaries: dict[str, SummaryMetric] = {name: build(name) for name in evaluator.summaries()}
-    by_set = {set_: [row for row in scored if row.set == set_] for set_ in names}
-    reasons = {
-        f"{set_}.{name}": missing(by_set[set_], metrics[name])
-        for set_ in names
-        for name in names[set_]
-    }
-    values = row_values(by_set, names, metrics)
-    return aggregate_table(values, metrics, summaries, reference, reasons)
-
-
-def row_values(
-    scored: Mapping[str, Sequence[ScoredRow]],
-    names: Mapping[str, Sequence[str]],
-    metrics: Mapping[str, RowMetric],
-) -> Values:
-    """The value of every row, by set and metric; what is not finite is None."""
-    for set_, rows in scored.items():
-        _refuse_equal_ids(set_, [row.row.id for row in rows])
-    return {
-        set_: {
-            name: {row.row.id: _finite(metrics[name].value(row)) for row in scored[set_]}
-            for name in names[set_]
-        }
-        for set_ in names
-    }
-
-
-def _refuse_equal_ids(set_: str, ids: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for id_ in ids:
-        if id_ in seen:
-            raise DataError(f"two rows have the id {id_!r}", where=f"evaluation set {set_!r}")
-        seen.add(id_)
-
-
-def missing(rows: Sequence[ScoredRow], metric: RowMetric) -> str:
-    """Why a metric has no value on any of the rows."""
-    for need in sorted(metric.needs):
-        if all(getattr(row, need) in (None, ()) for row in rows):
-            return f"no {NEEDS.get(need, need)}"
-    return "no row has a value"
-
-
-def aggregate_table(
-    values: Mapping[str, Mapping[str, Mapping[str, float | None]]],
-    metrics: Mapping[str, RowMetric],
-    summaries: Mapping[str, SummaryMetric],
-    reference: Table | None = None,
-    reasons: Mapping[str, str] | None = None,
-) -> Table:
-    """From values of rows to figures; pure, so it also reads what others have stored.
-
-    Args:
-        values: set -> metric -> row id -> value, None where there is none.
-        metrics: the row metrics in `values`.
-        summaries: computed in this order, each from the figures before it.
-        reference: table of the retain reference, where there is one.
-        reasons: `set.metric` -> why it is null where no row has a value.
-    """
-    numbers = {
-        f"{set_}.{name}": _number(
-            metrics[name], set_, list(rows.values()), (reasons or {}).get(f"{set_}.{name}", "")
-        )
-        for set_, by_metric in values.items()
-        for name, rows in by_metric.items()
-    }
-    notes = tuple(
-        f"{name}: {number.skipped} of {number.n + number.skipped} rows have no value; left out"
-        for name, number in numbers.items()
-        if number.n and number.skipped
-    )
-    for name, summary in summaries.items():
-        numbers[name] = summary.summary(Table(values, dict(numbers), notes), reference)
-    return Table(values, numbers, notes)
-
-
-def _number(metric: RowMetric, set_: str, values: list[float | None], reason: str) -> Number:
-    direction: Direction = metric.on_forget if set_ == "forget" else metric.on_others
-    known = [value for value in values if value is not None]
-    skipped = len(values) - len(known)
-    value = _finite(metric.aggregate(known, set_)) if known else None
-    if value is None:
-        reason = reason or "no row has a value"
-        return Number(None, direction, len(known), skipped, reason)
-    return Number(value, direction, len(known), skipped)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+def _job(spec: Spec, table: EvaluateTable) -> _Job:
+    plugin = catalog.build("evaluator", table.evaluator, table.options)
+    of = getattr(plugin, "of", None)
+    if of is None:
+        return _Job(table.evaluator, plugin, plugin, table.batch_size)
+    inside = next((t for t in spec.evaluate if t.evaluator == of), None)
+    inner = catalog.build("evaluator", of, inside.options if inside else {})
+    where = f"[[evaluate]] {table.evaluator}"
+    if hasattr(inner, "of"):
+        raise UsageError(f"of = {of!r} is itself a stress test", where=where, hint="name another")
+    if isinstance(inner, Harness) and not hasattr(plugin, "change"):
+        what = f"of = {of!r} asks no questions that could be rewritten"
+        raise UsageError(what, where=where, hint="name an evaluator that scores rows")
+    return _Job(table.evaluator, plugin, inner, table.batch_size)

@@ -9,68 +9,77 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
 
 Prompt = NDArray[np.int32]
-
-
-def generate(
-    model: Any, encoder: Encoder, prompts: Sequence[Prompt], max_new_tokens: int, batch_size: int
-) -> list[str]:
-    """Answer every prompt, in the order given, on this process alone.
-
-    Args:
-        model: a causal language model with its `generate`.
-        encoder: knows the end tokens and turns token ids into text.
-        prompts: token ids, each (n,), n >= 1, as `Encoder.prompt` gives them.
-        max_new_tokens: longest answer, tokens; cut shorter where the model's context ends.
-        batch_size: prompts in one batch; batches are formed by length.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    texts = [""] * len(prompts)
-    for k in range(0, len(order), batch_size):
-        chosen = order[k : k + batch_size]
-        batch = [prompts[i] for i in chosen]
-        for i, text in zip(
-            chosen, generate_batch(model, encoder, batch, max_new_tokens), strict=True
-        ):
-            texts[i] = text
-    return texts
 
 
 def generate_batch(
     model: Any,
     encoder: Encoder,
     prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
+    decoding: Decoding,
 ) -> list[str]:
-    """Answer the prompts in one batch, up to an end token: the most likely token each time, or
-    with a temperature one drawn from the whole distribution.
+    """Answer each prompt once, in one batch, up to an end token or a stop text.
 
-    Nothing of the model's own generation settings is used: a repetition penalty or a temperature
-    that it carries would make the answers of two models incomparable.
+    Where `decoding` has samples, tokens are drawn with torch's own generator; else the most likely
+    is taken each time. A prefix is expected to stand in the prompts already. Nothing of the model's
+    own generation settings is used: a repetition penalty or a temperature that it carries would
+    make the answers of two models incomparable. Stops as soon as every answer has ended.
+
+    Args:
+        model: a causal language model with its `generate`.
+        encoder: knows the end tokens and turns token ids into text.
+        prompts: token ids, each (n,), n >= 1, as `Encoder.prompt` gives them.
+        decoding: how; answers are cut shorter where the model's context ends.
     """
     pad = encoder.end_ids[0]  # any token would do: the mask says what is padding
     input_ids, mask = (ids.to(model.device) for ids in _pad_left(prompts, pad))
     config = GenerationConfig(
-        **({"do_sample": False} if temperature == 0 else _sampling(temperature)),
-        max_new_tokens=_room(model, input_ids.shape[1], max_new_tokens),
+        **(_sampling(decoding) if decoding.samples else {"do_sample": False}),
+        max_new_tokens=_room(model, input_ids.shape[1], decoding.max_new_tokens),
         eos_token_id=list(encoder.end_ids),
         pad_token_id=pad,
     )
+    start, stop = input_ids.shape[1], decoding.stop
+    stopping = StoppingCriteriaList([_Said(encoder, start, stop)] if stop else [])
     with evaluating(model), _own_settings_off(model):
-        output = model.generate(input_ids, attention_mask=mask, generation_config=config)
-    answers = output[:, input_ids.shape[1] :].tolist()
-    return [encoder.decode(_until_end(ids, encoder.end_ids)).strip() for ids in answers]
+        output = model.generate(
+            input_ids,
+            attention_mask=mask,
+            generation_config=config,
+            stopping_criteria=stopping,
+        )
+    answers = (_until_end(ids, encoder.end_ids) for ids in output[:, start:].tolist())
+    return [cut(encoder.decode(ids), stop) for ids in answers]
 
 
-def _sampling(temperature: float) -> dict[str, Any]:
-    """Of the whole distribution: transformers would keep the 50 most likely tokens."""
-    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the first stop text."""
+    for end in stop:
+        text = text.split(end)[0]
+    return text.strip()
+
+
+class _Said(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed
+    """A row has ended when its answer contains a stop text."""
+
+    def __init__(self, encoder: Encoder, start: int, stop: Sequence[str]) -> None:
+        self.encoder, self.start, self.stop = encoder, start, stop
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        texts = [self.encoder.decode(ids) for ids in input_ids[:, self.start :].tolist()]
+        ended = [any(end in text for end in self.stop) for text in texts]
+        return torch.tensor(ended, device=input_ids.device)
+
+
+def _sampling(decoding: Decoding) -> dict[str, Any]:
+    """transformers would keep the 50 most likely tokens."""
+    nucleus = {"temperature": decoding.temperature, "top_p": decoding.top_p}
+    return {"do_sample": True, "top_k": 0, **nucleus}
 
 
 def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

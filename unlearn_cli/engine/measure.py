@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.models import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
@@ -20,9 +21,10 @@ NO_REFERENCE = (
 
 
 def evaluate_reference(
-    session: Session, models: Models, folder: RunFolder | None = None
+    evaluations: Evaluations, models: Models, folder: RunFolder | None = None
 ) -> list[Evaluation]:
     """The evaluations of the retain reference: stored, or made now; empty where there is none."""
+    session = evaluations.session
     stored = session.spec.retain_reference.evaluation
     if stored:
         return [Evaluation.read(Path(stored))]
@@ -31,7 +33,7 @@ def evaluate_reference(
         session.emit(Notice(NO_REFERENCE))
         return []
     loaded = session.load(path)
-    found = session.evaluate(
+    found = evaluations.evaluate(
         loaded, fingerprint(loaded.model), label="retain_reference", step=0, run=folder
     )
     if folder and session.accelerator.is_main_process:
@@ -56,13 +58,14 @@ def measure(
     if not spec.evaluate:
         raise UsageError("the spec has no [[evaluate]]", where=spec.name)
     session = Session(spec, listener)
+    evaluations = Evaluations(session)
     with Stopper() as stopper:
         models = Models(session, stopper)
         references = [e for e in run.evaluations() if e.label == "retain_reference"] if run else []
-        references = references or evaluate_reference(session, models)
+        references = references or evaluate_reference(evaluations, models)
         path = model or (str(run.model) if run else models.target())
         loaded = session.load(path)
-        found = session.evaluate(
+        found = evaluations.evaluate(
             loaded, fingerprint(loaded.model), label="model", step=0, references=references
         )
     return found, references

@@ -19,6 +19,7 @@ import torch
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
@@ -170,6 +171,7 @@ class Run:
 
     def __init__(self, session: Session, folder: RunFolder, stopper: Stopper) -> None:
         self.session, self.spec, self.folder, self.stopper = session, session.spec, folder, stopper
+        self.evaluations = Evaluations(session)
         self.references: list[Evaluation] = []
         self.before: list[Evaluation] = []
         self.on_the_way: dict[int, list[Evaluation]] = {}
@@ -179,13 +181,13 @@ class Run:
         started = time.perf_counter()
         self._check_patterns()
         models = Models(self.session, self.stopper)
-        self.references = evaluate_reference(self.session, models, self.folder)
+        self.references = evaluate_reference(self.evaluations, models, self.folder)
         target = models.target()
         reinforced = models.reinforced(target) if build_method(self.spec)[1].reinforced else None
         loaded = self.session.load(target)
         start_hash = model_fingerprint(loaded.model)
         self._check_inputs({"model": start_hash, **self.session.inputs()})
-        self.before = self.session.evaluate(
+        self.before = self.evaluations.evaluate(
             loaded,
             start_hash,
             label="target",
@@ -282,32 +284,46 @@ class Run:
 
         def evaluate(step: int) -> float | None:
             compared = best is not None and checkpoint(step)
-            if compared or any(is_due(table.every, step) for table in self.spec.evaluate):
-                self.on_the_way[step] = self._evaluate_now(loaded, step)
+            due = [t.evaluator for t in self.spec.evaluate if compared or is_due(t.every, step)]
+            if due:
+                self.on_the_way[step] = self._evaluate_now(loaded, step, due)
             return _number(self.on_the_way[step], best).value if compared else None
 
         return Due(checkpoint, evaluate)
 
-    def _evaluate_now(self, loaded: Loaded, step: int) -> list[Evaluation]:
-        return self.session.evaluate(
+    def _evaluate_now(self, loaded: Loaded, step: int, only: list[str]) -> list[Evaluation]:
+        return self.evaluations.evaluate(
             loaded,
             model_fingerprint(loaded.model),
             label="checkpoint",
             step=step,
             references=self.references,
             run=self.folder,
+            only=only,
         )
 
     def _final_evaluation(self, loaded: Loaded, model: str, step: int) -> list[Evaluation]:
-        known = self.on_the_way.get(step)
-        if known and known[0].model == model:  # the same weights: nothing to compute again
-            relabelled = [replace(e, label="unlearned") for e in known]
-            for evaluation in relabelled:
-                self.session.report(evaluation, self.folder)
-            return relabelled
-        return self.session.evaluate(
-            loaded, model, label="unlearned", step=step, references=self.references, run=self.folder
+        """All evaluations; those of the same weights on the way are not made again."""
+        known = [
+            replace(evaluation, label="unlearned")
+            for evaluation in self.on_the_way.get(step, ())
+            if evaluation.model == model
+        ]
+        for evaluation in known:
+            self.evaluations.report(evaluation, self.folder)
+        names = [table.evaluator for table in self.spec.evaluate]
+        there = {evaluation.evaluator: evaluation for evaluation in known}
+        made = self.evaluations.evaluate(
+            loaded,
+            model,
+            label="unlearned",
+            step=step,
+            references=self.references,
+            run=self.folder,
+            only=[name for name in names if name not in there],
         )
+        there |= {evaluation.evaluator: evaluation for evaluation in made}
+        return [there[name] for name in names]
 
     def _finish(self, after: list[Evaluation], model: str, seconds: float) -> RunFinished:
         verdict = judge(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +18,11 @@ from transformers.utils import logging as transformers_logging
 
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Bundle, DataContext, Row
-from unlearn_cli.api.evaluate import ScoredRow, Table
-from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.cache import content_key
 from unlearn_cli.engine.data import check_overlap, fingerprint
 from unlearn_cli.engine.encode import Encoder
-from unlearn_cli.engine.evaluate import build_table, score_probes
-from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.models import Loaded, load_model
-from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.errors import UsageError
 from unlearn_cli.events import (
     EvaluationDone,
     Event,
@@ -38,11 +33,7 @@ from unlearn_cli.events import (
     StageStarted,
     StepDone,
 )
-from unlearn_cli.runs import Evaluation, Generated, RunFolder, versions, write_atomically
-from unlearn_cli.spec.tables import EvaluateTable, Spec
-
-CACHED = ("target", "retain_reference")
-"""What many runs evaluate alike: kept in the cache, named by model, rows and settings."""
+from unlearn_cli.spec.tables import Spec
 
 
 class Session:
@@ -124,111 +115,6 @@ class Session:
             values = {f"{event.evaluator}/{k}": n.value for k, n in numbers if n.value is not None}
             self.accelerator.log(values, step=event.step)
 
-    def evaluate(
-        self,
-        loaded: Loaded,
-        model_hash: str,
-        *,
-        label: str,
-        step: int,
-        references: Sequence[Evaluation] = (),
-        run: RunFolder | None = None,
-    ) -> list[Evaluation]:
-        """Run every `[[evaluate]]` on a model: each row is scored once, on all processes."""
-        found = []
-        for table in self.spec.evaluate:
-            reference = next((r for r in references if r.evaluator == table.evaluator), None)
-            evaluation = self._evaluate(loaded, model_hash, table, label, step, reference)
-            found.append(evaluation)
-            self.report(evaluation, run)
-        return found
-
-    def report(self, evaluation: Evaluation, run: RunFolder | None) -> None:
-        """Write an evaluation to the run folder and tell the listener."""
-        if self.accelerator.is_main_process:
-            path = run.write_evaluation(evaluation) if run else ""
-            self.emit(
-                EvaluationDone(
-                    evaluation.evaluator, evaluation.label, evaluation.step, evaluation.table, path
-                )
-            )
-
-    def _evaluate(
-        self,
-        loaded: Loaded,
-        model_hash: str,
-        table: EvaluateTable,
-        label: str,
-        step: int,
-        reference: Evaluation | None,
-    ) -> Evaluation:
-        evaluator = catalog.build("evaluator", table.evaluator, table.options)
-        encoder = self.encoder(loaded.tokenizer)
-        settings = dataclasses.asdict(evaluator) | {"encoding": encoder.fingerprint}
-        self._check_comparable(reference, settings)
-        compared = label if label == "retain_reference" else reference and reference.to_json()
-        key = content_key(
-            versions(), table.evaluator, model_hash, self.data_hash, settings, compared
-        )
-        kept = cache_folder("evaluations") / f"{key}.json" if label in CACHED else None
-        title = f"Evaluate the {label.replace('_', ' ')}"
-        if kept and self.decide(kept.exists):
-            self.cached("evaluate", title)
-            return replace(Evaluation.read(kept), label=label, step=step)
-        scored = self._score(loaded, encoder, evaluator, table.batch_size, title)
-        compare = _table(reference)
-        if label == "retain_reference":  # it is its own reference: a forget quality of 1
-            compare = build_table(evaluator, scored, None, self.bundle)
-        evaluation = Evaluation(
-            evaluator=table.evaluator,
-            label=label,
-            step=step,
-            table=build_table(evaluator, scored, compare, self.bundle),
-            model=model_hash,
-            data=self.data_hash,
-            settings=settings,
-            samples=tuple(
-                Generated(s.set, s.row.id, s.row.question, s.row.answer, s.generation)
-                for s in scored
-                if s.generation is not None
-            ),
-        )
-        if kept and self.accelerator.is_main_process:
-            write_atomically(kept, evaluation.to_json())
-        self.accelerator.wait_for_everyone()
-        return evaluation
-
-    def _check_comparable(self, reference: Evaluation | None, settings: dict[str, Any]) -> None:
-        """Raise RunError where the retain reference was measured on other rows, or otherwise."""
-        if reference is None:
-            return
-        wrong = [] if reference.data == self.data_hash else ["rows"]
-        wrong += sorted(k for k, v in settings.items() if reference.settings.get(k) != v)
-        if wrong:
-            raise RunError(
-                f"the retain reference was evaluated with other {', '.join(wrong)}",
-                where="[retain_reference]",
-                hint="evaluate it again with this spec, or name the model: retain_reference.path",
-            )
-
-    def _score(
-        self, loaded: Loaded, encoder: Encoder, evaluator: Any, batch_size: int, title: str
-    ) -> list[ScoredRow]:
-        probes = evaluator.probes(self.bundle)
-        if not probes:
-            raise RunError("nothing to evaluate", where="[[evaluate]]", hint="check [data]")
-        with self.stage("evaluate", title, len(probes), "rows") as progress:
-            return score_probes(
-                loaded.model,
-                Scorer(loaded.model),
-                encoder,
-                probes,
-                batch_size=batch_size,
-                max_new_tokens=evaluator.max_new_tokens,
-                accelerator=self.accelerator,
-                progress=progress,
-            )
-
     def inputs(self) -> dict[str, str]:
         """Content of everything that training reads, besides the model and the spec."""
         bundle, alternates = self.bundle, Path(self.spec.data.alternates)
@@ -244,12 +130,8 @@ class Session:
     def data_hash(self) -> str:
         """Content of all rows that the evaluations may score."""
         bundle = self.bundle
-        names = sorted({"forget", "retain", *bundle.evaluation})
+        names = sorted({"forget", "retain", "holdout", *bundle.evaluation})
         return content_key({name: fingerprint(bundle.rows(name)) for name in names})
-
-
-def _table(evaluation: Evaluation | None) -> Table | None:
-    return evaluation.table if evaluation else None
 
 
 def _texts(row: Row) -> Iterator[str]:

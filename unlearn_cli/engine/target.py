@@ -6,6 +6,7 @@ a sweep over methods pays once.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from unlearn_cli.api.data import Row
+from unlearn_cli.api.evaluate import Recipe
 from unlearn_cli.engine.cache import cache_folder, content_key
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.data import encode_split, fingerprint
@@ -173,3 +175,37 @@ class FineTuning:
             checkpoints.remove()
         session.accelerator.wait_for_everyone()
         session.accelerator.free_memory()
+
+
+def fine_tune_briefly(
+    session: Session, loaded: Loaded, rows: Sequence[Row], recipe: Recipe, *, stage: str
+) -> None:
+    """Fine-tune a model in place as a stress test asks: all parameters, a constant rate, and no
+    checkpoint."""
+    items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
+    plan = make_plan(
+        forget=len(items),
+        retain=0,
+        batch_size=recipe.batch_size,
+        seed=session.spec.seed,
+        epochs=None if recipe.steps else recipe.epochs,
+        steps=recipe.steps,
+    )
+    loaded.model.requires_grad_(True)
+    train = session.spec.train
+    options = Optimization(recipe.learning_rate, "constant", 0.0, 0.0, 1.0, train.micro_batch)
+    trainer = Trainer(
+        session.accelerator,
+        Scorer(loaded.model),
+        loaded.tokenizer,
+        plan,
+        {"rows": items},
+        [nll_term("rows", 1.0)],
+        options,
+        Checkpoints(Path(os.devnull)),
+        stage=stage,
+        pad_id=loaded.pad_id,
+        emit=session.emit,
+    )
+    trainer.fit()
+    session.accelerator.free_memory()

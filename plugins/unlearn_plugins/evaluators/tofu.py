@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt
 
-from unlearn_cli.api import Bundle, Probe, Row
+from unlearn_cli.api import Bundle, Decoding, Probe, Row
 from unlearn_cli.api.evaluate import Answer
 
 MEMORISATION = ("extraction_strength", "exact_memorization")
@@ -42,10 +42,14 @@ class TOFUEvaluator:
     def probes(self, data: Bundle) -> Sequence[Probe]:
         """The rows of each set, in order: forget, retain, then the others."""
         return [
-            Probe(name, row, _answers(row), self.generate and row.kind != "text")
+            Probe(name, row, _answers(row), self._decoding if row.kind != "text" else None)
             for name in _sets(data)
             for row in data.rows(name)[: self.rows]
         ]
+
+    @property
+    def _decoding(self) -> Decoding | None:
+        return Decoding(self.max_new_tokens) if self.generate else None
 
     def metrics(self, data: Bundle) -> Mapping[str, Sequence[str]]:
         """The row metrics of each set that has rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unlearn_plugins.evaluators.tofu import TOFUEvaluator
 
-from unlearn_cli.api import Bundle, Evaluator, Probe, Row
+from unlearn_cli.api import Bundle, Decoding, Evaluator, Probe, Row
 
 BARE = Row.qa("bare", "Who?", "Ann")
 FULL = Row.qa("full", "Who?", "Ann", paraphrase="It is Ann", perturbed=("Bob", "Cy"))
@@ -61,5 +61,5 @@ def test_sets_with_options_get_the_normalised_probability() -> None:
 def test_plain_text_is_not_answered() -> None:
     """A text has no question, so nothing is generated; nor is anything with `generate = false`."""
     text = Bundle(forget=(Row("t", "Once upon a time", kind="text"),), retain=(BARE,))
-    assert [probe.generate for probe in TOFUEvaluator().probes(text)] == [False, True]
-    assert [probe.generate for probe in TOFUEvaluator(generate=False).probes(text)] == [False] * 2
+    assert [probe.generate for probe in TOFUEvaluator().probes(text)] == [None, Decoding(200)]
+    assert [probe.generate for probe in TOFUEvaluator(generate=False).probes(text)] == [None] * 2

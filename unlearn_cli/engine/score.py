@@ -1,0 +1,326 @@
+"""From probes to scored rows: each row scored once, each prompt answered once, on all processes.
+
+Batches are formed from all rows and then dealt out, so what stands beside a row in its batch does
+not depend on the number of processes: one process and eight give the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
+
+from unlearn_cli.api.data import Row
+from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
+from unlearn_cli.api.scores import Scores
+from unlearn_cli.engine.encode import Encoded, Encoder
+from unlearn_cli.engine.forward import collate
+from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
+from unlearn_cli.errors import RunError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class _Distinct(Generic[T, R]):
+    """Things to compute, each once, in order of first use, and the results that are there."""
+
+    items: list[T] = field(default_factory=list)
+    results: dict[int, R] = field(default_factory=dict)
+    index: dict[object, int] = field(default_factory=dict)
+
+    def add(self, key: object, item: T) -> int:
+        """The place of `item`, which is new unless its key is known."""
+        place = self.index.setdefault(key, len(self.items))
+        if place == len(self.items):
+            self.items.append(item)
+        return place
+
+    @property
+    def missing(self) -> list[int]:
+        """Places without a result."""
+        return [place for place in range(len(self.items)) if place not in self.results]
+
+
+class Memo:
+    """What one model has said so far: evaluators that ask the same share it."""
+
+    def __init__(self) -> None:
+        self.answers: _Distinct[Encoded, AnswerScore] = _Distinct()
+        self.spread: _Distinct[Encoded, AnswerScore] = _Distinct()
+        """Answers with what `distribution` asks for."""
+        self.gradients: _Distinct[Encoded, float] = _Distinct()
+        self.texts: dict[Decoding, _Distinct[tuple[Prompt, int], str]] = defaultdict(_Distinct)
+        """By decoding, what to answer: a prompt, and the number of the draw."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the results of a probe will stand: an answer is a list of chunks."""
+
+    probe: Probe
+    scores: _Distinct[Encoded, AnswerScore]
+    answers: Mapping[Answer, Sequence[Sequence[int]]]
+    gradients: Sequence[int]
+    """Of the chunks of the true answer."""
+    generation: Sequence[int]
+    samples: Sequence[int]
+
+
+def score_probes(
+    model: Any,
+    scorer: torch.nn.Module,
+    encoder: Encoder,
+    probes: Sequence[Probe],
+    *,
+    batch_size: int,
+    accelerator: Any,
+    needs: Callable[[str], Collection[Need]] = lambda set_: (),
+    memo: Memo | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[ScoredRow]:
+    """Score and answer what the probes ask for.
+
+    Args:
+        model: the causal language model, for generation.
+        scorer: `Scorer` of the same model, prepared by accelerate or not.
+        encoder: turns rows into token ids.
+        probes: what to score; equal token sequences are computed once.
+        batch_size: of the longest rows in one forward pass of one process; of shorter ones more go
+            together, up to as many tokens. Halved where memory runs out.
+        accelerator: `accelerate.Accelerator`; every process must call this function.
+        needs: of the metrics of a set: whether they want `distribution` or `gradient`.
+        memo: what the model has said before, which is not computed again.
+        seed: of the drawn answers.
+        progress: told how many of the probes are done, in proportion.
+
+    Returns:
+        The scored rows in the order of the probes, the same on every process.
+
+    Raises:
+        RunError: the model gives a NaN.
+    """
+    memo = memo or Memo()
+    plans = [_plan(probe, encoder, memo, frozenset(needs(probe.set))) for probe in probes]
+    parts: list[_Distinct[Any, Any]] = [memo.answers, memo.spread, memo.gradients]
+    parts += memo.texts.values()
+    count = sum(len(part.missing) for part in parts)
+    work = _Work(accelerator, batch_size, _in_proportion(progress, len(probes), count))
+    device = accelerator.device
+    with evaluating(scorer):
+        work.share(memo.answers, _length, lambda items: _score(scorer, items, device))
+        work.share(memo.spread, _length, lambda items: _score(scorer, items, device, spread=True))
+        for decoding, texts in memo.texts.items():
+            work.share(
+                texts,
+                lambda item, new=decoding.max_new_tokens: len(item[0]) + new,  # type: ignore[misc]
+                lambda items, how=decoding: _answer(model, encoder, items, how, seed),  # type: ignore[misc]
+            )
+    work.share(memo.gradients, _length, lambda items: _gradient_norms(scorer, items, device), 1)
+    return [_scored_row(plan, memo) for plan in plans]
+
+
+def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -> _Plan:
+    answers = memo.spread if "distribution" in needs else memo.answers
+    row = probe.row
+
+    def add(part: _Distinct[Encoded, Any], text: str) -> list[int]:
+        chunks = encoder.encode(row, answer=text)
+        return [part.add((c.input_ids.tobytes(), c.start, c.end), c) for c in chunks]
+
+    def ask(decoding: Decoding | None) -> list[int]:
+        if decoding is None:
+            return []
+        prompt = encoder.prompt(row, prefix=decoding.prefix)
+        if not len(prompt):
+            return []
+        texts, draws = memo.texts[decoding], range(max(1, decoding.samples))
+        return [texts.add((prompt.tobytes(), draw), (prompt, draw)) for draw in draws]
+
+    return _Plan(
+        probe,
+        answers,
+        {kind: [add(answers, text) for text in _texts(row, kind)] for kind in probe.score},
+        add(memo.gradients, row.answer) if "gradient" in needs else (),
+        ask(probe.generate),
+        ask(probe.draw),
+    )
+
+
+def _texts(row: Row, kind: Answer) -> tuple[str, ...]:
+    if kind == "perturbed":
+        return row.perturbed
+    text = row.answer if kind == "answer" else row.paraphrase
+    return () if text is None else (text,)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All processes, computing what is missing together."""
+
+    accelerator: Any
+    batch_size: int
+    advance: Callable[[int], None]
+
+    def share(
+        self,
+        part: _Distinct[T, R],
+        length: Callable[[T], int],
+        run: Callable[[list[T]], Sequence[R]],
+        batch_size: int | None = None,
+    ) -> None:
+        """Run what has no result yet; afterwards every process has all results."""
+        lengths = {place: length(part.items[place]) for place in part.missing}
+        batches = _batches(lengths, batch_size or self.batch_size)
+        processes, mine = self.accelerator.num_processes, list[tuple[int, R]]()
+        for first in range(0, len(batches), processes):
+            number = first + self.accelerator.process_index
+            # A model that is sharded over processes needs all of them in every forward pass, so a
+            # process without a batch of its own repeats one and drops the result.
+            batch = batches[number % len(batches)]
+            results = _fitting(run, [part.items[place] for place in batch])
+            if number < len(batches):
+                mine.extend(zip(batch, results, strict=True))
+            self.advance(sum(map(len, batches[first : first + processes])))
+        if batches:
+            part.results.update(gather_object(mine))
+
+
+def _batches(lengths: Mapping[int, int], size: int) -> list[list[int]]:
+    """Places in batches, longest first, so that memory runs out at once if it does. Each has as
+    many padded tokens as `size` of the longest, at most."""
+    order = sorted(lengths, key=lambda place: -lengths[place])
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, size * lengths[order[0]] // lengths[order[start]])
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def _fitting(run: Callable[[list[T]], Sequence[R]], items: list[T]) -> list[R]:
+    """The results of a batch, in halves where it does not fit into memory."""
+    try:
+        return list(run(items))
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    clear_device_cache(garbage_collection=True)
+    half = len(items) // 2
+    return [*_fitting(run, items[:half]), *_fitting(run, items[half:])]
+
+
+def _length(item: Encoded) -> int:
+    return len(item.input_ids)
+
+
+def _score(
+    scorer: torch.nn.Module, items: list[Encoded], device: Any, *, spread: bool = False
+) -> list[AnswerScore]:
+    """One forward pass."""
+    scores: Scores = scorer(collate(items, pad_id=0).to(device))
+    found = {
+        "token_logp": scores.token_logp.double(),
+        "correct": scores.logits.argmax(-1) == scores.labels,
+    }
+    if spread:
+        logp = scores.logits.log_softmax(-1).double()
+        expected = (logp.exp() * logp).sum(-1)
+        variance = (logp.exp() * (logp - expected[:, None]).square()).sum(-1)
+        found |= {"expected_logp": expected, "spread_logp": variance.sqrt()}
+    edges = np.cumsum([item.end - item.start for item in items])[:-1]
+    rows: dict[str, Any] = {k: np.split(v.cpu().numpy(), edges) for k, v in found.items()}
+    return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
+
+
+def _gradient_norms(scorer: Any, items: list[Encoded], device: Any) -> list[float]:
+    """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
+
+    All tensors, whatever is trained; nothing is left in their `.grad`."""
+    parameters = list(scorer.parameters())
+    trained = [parameter.requires_grad for parameter in parameters]
+    norms = []
+    with evaluating(scorer), torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for item in items:
+            loss = -scorer(collate([item], pad_id=0).to(device)).token_logp.mean()
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            norms.append(float(torch.stack([g.norm() for g in found if g is not None]).mean()))
+        for parameter, was in zip(parameters, trained, strict=True):
+            parameter.requires_grad_(was)
+    return norms
+
+
+def _answer(
+    model: Any,
+    encoder: Encoder,
+    items: list[tuple[Prompt, int]],
+    decoding: Decoding,
+    seed: int,
+) -> list[str]:
+    """Texts of a batch; what is drawn depends on what stands in it, and on no process."""
+    content = hashlib.sha256(b"".join(ids.tobytes() + n.to_bytes(4, "big") for ids, n in items))
+    with torch.random.fork_rng():
+        torch.manual_seed(int.from_bytes(content.digest()[:6], "big") + seed)
+        return generate_batch(model, encoder, [ids for ids, _ in items], decoding)
+
+
+def _scored_row(plan: _Plan, memo: Memo) -> ScoredRow:
+    probe = plan.probe
+    found = {
+        kind: [_joined([plan.scores.results[k] for k in chunks]) for chunks in answers if chunks]
+        for kind, answers in plan.answers.items()
+    }
+    if any(np.isnan(score.token_logp).any() for part in found.values() for score in part):
+        raise RunError(
+            "the model gives NaN instead of probabilities",
+            where=f"evaluation set {probe.set!r}, row {probe.row.id!r}",
+            hint="its weights are damaged: train with a lower learning rate or another dtype",
+        )
+    answer = next(iter(found.get("answer", ())), None)
+    if answer and plan.gradients:
+        norms = [memo.gradients.results[place] for place in plan.gradients]
+        answer = replace(answer, gradient_norm=float(np.mean(norms)))
+
+    def said(decoding: Decoding | None, places: Sequence[int]) -> tuple[str, ...]:
+        return tuple(memo.texts[decoding].results[k] for k in places) if decoding else ()
+
+    return ScoredRow(
+        set=probe.set,
+        row=probe.row,
+        answer=answer,
+        paraphrase=next(iter(found.get("paraphrase", ())), None),
+        perturbed=tuple(found.get("perturbed", ())),
+        generation=next(iter(said(probe.generate, plan.generation)), None),
+        samples=said(probe.draw, plan.samples),
+    )
+
+
+def _joined(chunks: Sequence[AnswerScore]) -> AnswerScore:
+    """The chunks of a long text as one answer."""
+    names = ("token_logp", "correct", "expected_logp", "spread_logp")
+    parts = {name: [getattr(chunk, name) for chunk in chunks] for name in names}
+    whole: Any = {k: np.concatenate(part) for k, part in parts.items() if part[0] is not None}
+    return AnswerScore(**whole)
+
+
+def _in_proportion(progress: Callable[[int], None], rows: int, items: int) -> Callable[[int], None]:
+    """Count finished items and report them as rows."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(rows * done // items)
+
+    return advance
