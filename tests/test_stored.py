@@ -285,6 +285,10 @@ DAMAGED = {
     "summary": (edited(open_unlearning(), 0.4, "forget_Q_A_ROUGE"), "ROUGE: is one figure"),
     "list": (edited(tofu(), [0.1], *GROUND), "loss: has 2 rows, but there are 1 in eval_log_fo"),
     "ROUGE of 2": (edited(tofu(), [2, 1], GROUND[0], "rougeL_recall"), "0: is 2, not from 0 to 1"),
+    "huge": (
+        edited(tofu(), [10**400, 1], GROUND[0], "rougeL_recall"),
+        "0: is inf, not from 0 to 1",
+    ),
     "log is a list": ({"eval_log.json": [1]}, "eval_log.json: is a list, not an object"),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,9 +118,10 @@ class _Place:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.refuse(f"is {_kind(value)}, not a number")
+        value = _float(value)
         if value < 0 or value > highest:
-            raise self.refuse(f"is {value:.6g}, not from 0 to {highest}")
-        return math.inf if value > sys.float_info.max else float(value)
+            raise self.refuse(f"is {value:.6g}, not from 0 to {highest:g}")
+        return value
 
     def numbers(self) -> tuple[float, ...]:
         """Numbers, of which one may stand alone; empty where any is null."""
@@ -131,6 +131,14 @@ class _Place:
 
     def _at(self, key: str, value: Any) -> _Place:
         return _Place(value, self.file, (*self.keys, key))
+
+
+def _float(value: int | float) -> float:
+    """The number; integers have no largest one, floats do."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _kind(value: Any) -> str:
