@@ -6,7 +6,7 @@ import pytest
 
 from unlearn_cli.api import Number, Table
 from unlearn_cli.spec.tables import VerdictTable
-from unlearn_cli.verdict import Verdict, judge
+from unlearn_cli.verdict import Stressed, Verdict, judge
 
 REASON = "no retain reference; give one with `--set retain_reference.path=MODEL`"
 
@@ -18,8 +18,13 @@ def table(
     probability: float | None = None,
     retain: float | None = None,
     ratios: tuple[float | None, ...] = (),
+    rouge: float | None = None,
+    fluency: float | None = None,
 ) -> Table:
     numbers = {
+        "forget.rouge": Number(rouge, "lower"),
+        "retain.fluency": Number(fluency, "higher"),
+        "forget.fluency": Number(0.0, "higher"),
         "forget.probability": Number(probability, "lower"),
         "retain.probability": Number(retain, "higher"),
         "forget_quality": Number(quality, "higher", reason=REASON),
@@ -138,3 +143,47 @@ def test_a_target_without_utility_has_none_to_lose() -> None:
     """Utility 0 before divides nothing."""
     found = verdict(table(quality=0.4, utility=0.0), target=table(utility=0.0))
     assert found.name == "forgotten"
+
+
+def stressed(after: Table, control: Table | None) -> Verdict:
+    """A model that counts as forgotten, under one stress test; ROUGE lies at 1 before and at .2 in
+    the reference, probability at .9 and .1."""
+    target = table(quality=1e-9, utility=0.6, probability=0.9, rouge=1.0)
+    reference = table(quality=1.0, utility=0.6, probability=0.1, rouge=0.2)
+    forgotten = table(quality=0.4, utility=0.6, probability=0.1, rouge=0.2)
+    tests = {"relearn": Stressed(after, control)}
+    return judge(forgotten, target, reference, VerdictTable(), tests)
+
+
+def test_a_stress_test_that_brings_it_back_makes_it_recoverable() -> None:
+    """ROUGE .7 against .3 of the control is half of the gap of .8, above the quarter allowed."""
+    found = stressed(table(quality=0.2, rouge=0.7), table(quality=1.0, rouge=0.3))
+    assert (found.name, found.missed) == ("recoverable", ("recovered",))
+    assert "under relearn 50% of the lost forget.rouge is there again" in found.explanation
+
+
+def test_what_the_control_learns_too_is_no_recovery() -> None:
+    """ROUGE .6 against .5: an eighth of the gap; the retain reference relearned as much."""
+    assert stressed(table(rouge=0.6), table(rouge=0.5)).name == "forgotten"
+
+
+def test_forget_quality_under_stress_is_judged_against_the_control() -> None:
+    """Told from its control while it knows more: recoverable. Beyond the control on the other side:
+    the stress brought nothing back."""
+    control = table(quality=1.0, probability=0.2, ratios=(0.6, 0.7, 0.8))
+    back = table(quality=0.01, probability=0.25, ratios=(0.2, 0.3, 0.4))
+    beyond = table(quality=0.01, probability=0.2, ratios=(1.2, 1.3, 1.4))
+    assert "forget quality is 0.01" in stressed(back, control).explanation
+    assert stressed(back, control).name == "recoverable"
+    assert stressed(beyond, control).name == "forgotten"
+
+
+def test_a_model_that_lost_its_fluency_is_collapsed() -> None:
+    """.4 of .9 on the retain set, utility or not; silence on forget questions is no collapse."""
+    target = table(quality=1e-9, utility=0.6, fluency=0.9)
+    broken = judge(table(quality=0.4, utility=0.6, fluency=0.4), target, None, VerdictTable())
+    assert (broken.name, broken.missed) == ("collapsed", ("fluency",))
+    assert "retain.fluency fell to 0.400" in broken.explanation
+    assert judge(
+        table(quality=0.4, utility=0.6, fluency=0.8), target, None, VerdictTable()
+    ).name == ("forgotten")

@@ -24,6 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from unlearn_cli.api.evaluate import Number
 from unlearn_cli.compare import HEADLINES, Comparison, Mean
 from unlearn_cli.compare import Group as RunGroup
 from unlearn_cli.events import (
@@ -55,6 +56,7 @@ from unlearn_cli.report.words import (
 from unlearn_cli.runs import Evaluation
 
 VERDICT_STYLES = {"forgotten": "bold green", "unknown": "bold yellow"}
+UNDER_STRESS = ("forget_quality", "forget.probability", "forget.rouge")
 ANSWER_LIMIT = 300
 SAMPLES_SHOWN = 3
 GROUPS_ABREAST = 4
@@ -268,7 +270,8 @@ def _line(event: Event) -> str | None:
         what = f"{event.name}: {event.method} on {event.device}{processes}{resumed}"
         return clean(f"{what}, in {event.folder}")
     if isinstance(event, EvaluationDone):
-        return clean(f"evaluated {event.label} at step {event.step}: {_headline(event)}")
+        what = f"evaluated {event.label} by {event.evaluator} at step {event.step}"
+        return clean(f"{what}: {_headline(event)}")
     if isinstance(event, CheckpointSaved):
         return clean(f"checkpoint {event.path}{' (best so far)' if event.best else ''}")
     if isinstance(event, Notice):
@@ -302,16 +305,32 @@ def print_result(
     after: Evaluation,
     reference: Evaluation | None,
     finished: RunFinished,
+    others: Sequence[tuple[Evaluation, Evaluation | None]] = (),
 ) -> None:
-    """The end of a run on stdout: table, answers before and after, verdict, paths."""
+    """The end of a run on stdout: table, answers before and after, verdict, paths.
+
+    Args:
+        target: the model before, by the first evaluator.
+        after: the unlearned model, by the first evaluator.
+        reference: the retain reference, by the first evaluator.
+        finished: the verdict and what belongs to it.
+        others: what further evaluators say of the unlearned model and of the retain reference.
+    """
     console = _stdout()
     missing = ("the target was not evaluated", "", "there is no retain reference")
     columns = ("before", "after", "retain reference")
     _print_metrics(console, columns, compare((target, after, reference), missing))
+    tests = [pair for pair in others if "inside" in pair[0].settings]
+    for evaluation, control in (pair for pair in others if pair not in tests):
+        console.print(Text(clean(evaluation.evaluator), "bold"))
+        _print_metrics(console, columns[1:], compare((evaluation, control), missing[1:]))
+    _print_stress(console, tests)
     _print_samples(console, finished.samples[:SAMPLES_SHOWN])
     style = VERDICT_STYLES.get(finished.verdict, "bold red")
     console.print(Text.assemble("Verdict: ", (clean(finished.verdict), style)))
     console.print(Text(clean(finished.explanation)))
+    for line in finished.missed:
+        console.print(Text.assemble(("Missed: ", "bold red"), clean(line)))
     console.print()
     folder = clean(finished.folder).rstrip("/")
     for name, path in (("model", f"{folder}/model"), ("report", f"{folder}/report.html")):
@@ -375,6 +394,30 @@ def _print_metrics(console: RichConsole, columns: Sequence[str], rows: Sequence[
     for n, note in enumerate(notes, 1):
         console.print(Text(f"[{n}] {note}", "dim"))
     console.print()
+
+
+def _print_stress(
+    console: RichConsole, tests: Sequence[tuple[Evaluation, Evaluation | None]]
+) -> None:
+    """A row a stress test; in brackets the retain reference under the same test."""
+    if not tests:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("under stress (retain reference alike)", overflow="fold")
+    for name in UNDER_STRESS:
+        table.add_column(name, justify="right")
+    for pair in tests:
+        cells = ([e.table.numbers.get(name) if e else None for e in pair] for name in UNDER_STRESS)
+        shown = (" ".join(_bracketed(figures)) for figures in cells)
+        table.add_row(Text(clean(pair[0].evaluator)), *map(Text, shown))
+    console.print(table)
+
+
+def _bracketed(figures: Sequence[Number | None]) -> Iterator[str]:
+    after, control = (number(f.value) if f and f.value is not None else "" for f in figures)
+    yield after or "-"
+    if control:
+        yield f"({control})"
 
 
 def _noted(cell: Cell, notes: Sequence[str], signs: _Signs) -> Text:

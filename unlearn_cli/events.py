@@ -125,12 +125,14 @@ class RunFinished(Event):
     """The run worked and everything is written."""
 
     verdict: str
-    """`forgotten`, `not forgotten`, `over-forgotten`, `collapsed` or `unknown`."""
+    """`forgotten`, `recoverable`, `not forgotten`, `over-forgotten`, `collapsed` or `unknown`."""
     explanation: str
     """The verdict in words, with the numbers behind it."""
     folder: str
     seconds: float
     samples: tuple[Sample, ...] = field(default=())
+    missed: tuple[str, ...] = ()
+    """What the spec requires and the result does not show."""
 
 
 @dataclass(frozen=True)

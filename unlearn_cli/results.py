@@ -46,8 +46,7 @@ def read_result(folder: Path) -> Result:
     manifest = run.manifest
     _refuse_unfinished(run, manifest)
     spec = _read_spec(run)
-    order = [table.get("evaluator") for table in spec.get("evaluate", ())]
-    found = sorted(run.evaluations(), key=lambda e: _index(order, e.evaluator))
+    found = run.evaluations()
     before, after = (
         _numbers([e for e in found if e.label == label]) for label in ("target", "unlearned")
     )
@@ -94,10 +93,6 @@ def _read_spec(run: RunFolder) -> dict[str, Any]:
         return tomlkit.parse(run.spec.read_text("utf-8")).unwrap()
     except (OSError, ValueError) as error:
         raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
-
-
-def _index(order: Sequence[Any], name: str) -> int:
-    return order.index(name) if name in order else len(order)
 
 
 def _numbers(evaluations: Iterable[Evaluation]) -> dict[str, Number]:

@@ -226,10 +226,25 @@ class RunFolder:
         return path.relative_to(self.folder).as_posix()
 
     def evaluations(self) -> list[Evaluation]:
-        """All stored evaluations, by step; those of the retain reference last."""
+        """All stored evaluations, by step; those of the retain reference last. Of one step, in the
+        order of the spec's `[[evaluate]]`."""
+        order = self._evaluators()
         found = [Evaluation.read(path) for path in self._evaluations.glob("*/*.json")]
-        found.sort(key=lambda e: (e.label == "retain_reference", e.step, e.label, e.evaluator))
-        return found
+
+        def place(e: Evaluation) -> tuple[Any, ...]:
+            known = order.index(e.evaluator) if e.evaluator in order else len(order)
+            return e.label == "retain_reference", e.step, e.label, known, e.evaluator
+
+        return sorted(found, key=place)
+
+    def _evaluators(self) -> list[str]:
+        from tomlkit import parse
+
+        try:
+            tables = parse(self.spec.read_text("utf-8")).unwrap().get("evaluate", ())
+            return [table["evaluator"] for table in tables]
+        except (OSError, ValueError, KeyError, TypeError):  # no spec: the order is of no account
+            return []
 
 
 @contextmanager

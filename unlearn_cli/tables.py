@@ -6,7 +6,7 @@ The same functions make a table of rows that a model has just scored and of what
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,11 @@ class Metrics:
             {name: build(name) for part in names.values() for name in part},
             {name: build(name) for name in evaluator.summaries()},
         )
+
+    def only(self, sets: Collection[str]) -> Metrics:
+        """The same, of these sets alone."""
+        kept = {set_: names for set_, names in self.names.items() if set_ in sets}
+        return Metrics(kept, self.rows, self.summaries)
 
     def needs(self, set_: str) -> frozenset[Need]:
         """What the row metrics of a set read."""

@@ -2,11 +2,17 @@
 
 Two-sided, and decided in this order:
 
-collapsed       less than half of the target's utility is left; nothing else matters then
+collapsed       too little of the target's utility is left, or its answers to questions that are not
+                to be forgotten lost their fluency; nothing else matters then
 unknown         forget quality is null: nothing to compare with; or the target's own is above the
                 threshold already: it did not know more than a model that never saw the forget set
-forgotten       forget quality is above its threshold. It stays `forgotten` where too much utility
-                was lost; the explanation then says so, and `missed` names the threshold
+recoverable     forget quality is above its threshold, and a stress test brings the knowledge back:
+                under it forget quality is not, against the retain reference under the same test;
+                or the probability of the forget answers, or the ROUGE of what is answered, is above
+                that of the control by more than a set share of what lies between target and
+                reference
+forgotten       no stress test does so, or none was asked for. It stays `forgotten` where too much
+                utility was lost; the explanation then says so, and `missed` names the threshold
 over-forgotten  forget quality is not above its threshold, and the model lies beyond the retain
                 reference: its median truth ratio is higher, or its answers are less than half as
                 probable (a little less says nothing: the truth ratio is what was tested)
@@ -17,18 +23,18 @@ Utility is model utility, or the probability of the retain answers where that is
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
-from unlearn_cli.api.evaluate import Table
-from unlearn_cli.spec.tables import VerdictTable
+from unlearn_cli.api.evaluate import Table, about_forget
+from unlearn_cli.spec.tables import VerdictName, VerdictTable
 
-Name = Literal["forgotten", "not forgotten", "over-forgotten", "collapsed", "unknown"]
-COLLAPSED = 0.5
-"""Share of the target's utility below which the model is no longer of use."""
 FAR_BELOW = 0.5
 """Share of the reference's probability below which answers are suppressed, not just unknown."""
+LEAKS = ("forget.probability", "forget.rouge")
+LEAST_GAP = 0.05
+"""Of a figure between target and reference, to speak of a share that comes back."""
 UTILITIES = {"model_utility": "model utility", "retain.probability": "retain probability"}
 
 
@@ -36,7 +42,7 @@ UTILITIES = {"model_utility": "model utility", "retain.probability": "retain pro
 class Verdict:
     """The verdict and the numbers behind it."""
 
-    name: Name
+    name: VerdictName
     explanation: str
     """One or two plain sentences."""
     missed: tuple[str, ...] = ()
@@ -61,8 +67,20 @@ class _Utility:
         )
 
 
+@dataclass(frozen=True)
+class Stressed:
+    """What a stress test made of the unlearned model, and of the retain reference as control."""
+
+    after: Table
+    control: Table | None
+
+
 def judge(
-    after: Table | None, target: Table | None, reference: Table | None, thresholds: VerdictTable
+    after: Table | None,
+    target: Table | None,
+    reference: Table | None,
+    thresholds: VerdictTable,
+    stressed: Mapping[str, Stressed] | None = None,
 ) -> Verdict:
     """Judge an unlearned model; see the module's docstring for the rule.
 
@@ -71,21 +89,28 @@ def judge(
         target: evaluation of the model before unlearning, where there is one.
         reference: evaluation of the retain reference, where there is one.
         thresholds: the spec's `[verdict]`.
+        stressed: by the name of the stress test.
     """
     if after is None:
         return Verdict("unknown", "Nothing was evaluated; add an `[[evaluate]]` to the spec.")
     utility = _utility(after, target)
     quality = _value(after, "forget_quality")
     missed = _missed(quality, utility, thresholds)
-    if utility and utility.kept < COLLAPSED:
+    if utility and utility.kept < thresholds.collapsed:
         return Verdict("collapsed", f"The model is broken: only {utility} is left.", missed)
+    if lost := _lost_fluency(after, target, thresholds.fluency):
+        return Verdict("collapsed", f"The model is broken: {lost}.", (*missed, "fluency"))
     if quality is None:
         return Verdict("unknown", _unknown(after, target, utility), missed)
     before = _value(target, "forget_quality")
     if before is not None and before > thresholds.forget_quality:
         return Verdict("unknown", _nothing_to_forget(before, thresholds), missed)
     if quality > thresholds.forget_quality:
-        return Verdict("forgotten", _forgotten(quality, utility, thresholds), missed)
+        said = _forgotten(quality, utility, thresholds)
+        if back := list(_recovered(target, reference, thresholds, stressed or {})):
+            said = f"{said} But it comes back: {'; '.join(back)}."
+            return Verdict("recoverable", said, (*missed, "recovered"))
+        return Verdict("forgotten", said, missed)
     found = f"Forget quality is {quality:.2g}, not above {thresholds.forget_quality:g}: the model"
     if beyond := _beyond(after, reference):
         return Verdict("over-forgotten", f"{found} went too far, {' and '.join(beyond)}.", missed)
@@ -148,6 +173,55 @@ def _unknown(after: Table, target: Table | None, utility: _Utility | None) -> st
     if utility:
         said.append(f"It keeps {utility}.")
     return " ".join(said)
+
+
+def _lost_fluency(after: Table, target: Table | None, least: float) -> str:
+    """The set whose answers lost most of their fluency, in words; empty where none lost enough."""
+    kept = {
+        name: (now, before)
+        for name in after.numbers
+        if name.endswith(".fluency") and not about_forget(name.partition(".")[0])
+        if (now := _value(after, name)) is not None and (before := _value(target, name))
+    }
+    if not kept:
+        return ""
+    worst = min(kept, key=lambda name: kept[name][0] / kept[name][1])
+    now, before = kept[worst]
+    said = f"{worst} fell to {now:.3f}, from {before:.3f} of the target"
+    return said if now < least * before else ""
+
+
+def _recovered(
+    target: Table | None,
+    reference: Table | None,
+    thresholds: VerdictTable,
+    stressed: Mapping[str, Stressed],
+) -> Iterator[str]:
+    """For each stress test that brings the knowledge back, how it shows."""
+    for test, under in stressed.items():
+        control = under.control or reference
+        quality = _value(under.after, "forget_quality")
+        told = quality is not None and quality <= thresholds.forget_quality
+        if told and not _beyond(under.after, control):
+            yield f"under {test} forget quality is {quality:.2g}"
+            continue
+        for name in LEAKS:
+            regained = _regained(name, under.after, control, target, reference)
+            if regained is not None and regained > thresholds.recovered:
+                yield f"under {test} {regained:.0%} of the lost {name} is there again"
+                break
+
+
+def _regained(
+    name: str, under: Table, control: Table | None, target: Table | None, reference: Table | None
+) -> float | None:
+    """By which share of the gap between target and reference a stressed model lies above its
+    control; None where there is no gap to speak of."""
+    known = [_value(table, name) for table in (under, control, target, reference)]
+    values = [value for value in known if value is not None]
+    if len(values) < len(known) or values[2] - values[3] < LEAST_GAP:
+        return None
+    return (values[0] - values[1]) / (values[2] - values[3])
 
 
 def _beyond(after: Table, reference: Table | None) -> list[str]:

@@ -85,6 +85,13 @@ every = 0
         ("method.warmup_epochs=1", "it belongs in [target], [reinforce] or [train]"),
         ("train.schedule=linaer", 'did you mean "linear"?'),
         ("template.prompt=Q:", "has no {question} in it"),
+        ("alternates.prompt=Lie.", "has no {question} in it"),
+        ("method.parameters=[]", "must be a list of text in quotes, not empty"),
+        ('method.parameters=[""]', "must be a list of text in quotes, not empty"),
+        (
+            "method.parameters=*",
+            'must be a list of text in quotes, not empty, not "*"; write ["*"]',
+        ),
         ("checkpoints.best=forget_qualty", "did you mean 'forget_quality'?"),
         ("checkpoints.best=forget_quality", "there is no evaluation to choose by"),
         ("method.name=simnpoo", "there is no method 'simnpoo'; did you mean 'simnpo'?"),

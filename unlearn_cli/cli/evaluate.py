@@ -21,15 +21,16 @@ from unlearn_cli.cli.options import json_option, set_option
 @json_option
 def evaluate(
     spec: str, model: str | None, output: Path | None, overrides: tuple[str, ...], as_json: bool
-) -> None:
+) -> int:
     """Measure a model, as SPEC says, without unlearning anything.
 
     SPEC is a TOML file or a preset, and names the model, unless --model does; or the folder of a
     run, whose unlearned model is measured.
     """
     from unlearn_cli import console
-    from unlearn_cli.cli.result import numbers
+    from unlearn_cli.cli.result import REQUIREMENT_MISSED, numbers
     from unlearn_cli.cli.watch import watching
+    from unlearn_cli.require import missed
     from unlearn_cli.runs import RunFolder, write_atomically
     from unlearn_cli.spec.load import load_spec
 
@@ -41,14 +42,17 @@ def evaluate(
     with watching(as_json) as listener:
         found, references = measure(resolved, model=model, run=run, listener=listener)
     if int(os.environ.get("RANK", "0")) != 0:
-        return
+        return 0
     if output:
         output.mkdir(parents=True, exist_ok=True)
         for evaluation in found:
             write_atomically(output / f"{evaluation.evaluator}.json", evaluation.to_json())
     if as_json:
         click.echo(json.dumps({e.evaluator: numbers(e) for e in found}, indent=2))
-        return
     by_name = {reference.evaluator: reference for reference in references}
-    for evaluation in found:
+    for evaluation in () if as_json else found:
         console.print_table(evaluation, by_name.get(evaluation.evaluator))
+    failed = missed(resolved.require, found)
+    for line in failed:
+        click.echo(f"missed: {line}", err=True)
+    return REQUIREMENT_MISSED if failed else 0

@@ -13,25 +13,36 @@ from unlearn_cli.cli import warn
 from unlearn_cli.events import RunFinished, Sample
 from unlearn_cli.runs import Evaluation, RunFolder
 
+REQUIREMENT_MISSED = 3
+"""Exit code of a run that worked, and missed a threshold of its spec."""
 
-def show_result(run: RunFolder, as_json: bool) -> None:
-    """Write the report, print the table before / after / retain reference and the verdict."""
+
+def show_result(run: RunFolder, as_json: bool) -> int:
+    """Write the report, print the table before / after / retain reference and the verdict.
+
+    Returns the exit code: 3 where the run missed what its spec requires.
+    """
     write(run)
     finished = _finished(run)
-    by_label: dict[str, Evaluation] = {}
-    for evaluation in run.evaluations():
-        by_label.setdefault(evaluation.label, evaluation)
+    found = run.evaluations()
     if as_json:
-        click.echo(json.dumps(_as_json(run, by_label), indent=2, ensure_ascii=False))
-    elif "unlearned" in by_label:
+        click.echo(json.dumps(_as_json(run, finished, found), indent=2, ensure_ascii=False))
+    elif unlearned := [e for e in found if e.label == "unlearned"]:
+        main = unlearned[0].evaluator
         console.print_result(
-            by_label.get("target"),
-            by_label["unlearned"],
-            by_label.get("retain_reference"),
+            _find(found, "target", main),
+            unlearned[0],
+            _find(found, "retain_reference", main),
             finished,
+            [(e, _find(found, "retain_reference", e.evaluator)) for e in unlearned[1:]],
         )
     else:
         click.echo(f"{finished.verdict}: {finished.explanation}\n{run.folder}")
+    return REQUIREMENT_MISSED if finished.missed else 0
+
+
+def _find(found: list[Evaluation], label: str, evaluator: str) -> Evaluation | None:
+    return next((e for e in found if (e.label, e.evaluator) == (label, evaluator)), None)
 
 
 def write(run: RunFolder) -> Path:
@@ -50,17 +61,24 @@ def _finished(run: RunFolder) -> RunFinished:
         folder=entry["folder"],
         seconds=entry["seconds"],
         samples=tuple(Sample(**sample) for sample in entry["samples"]),
+        missed=tuple(entry.get("missed", ())),
     )
 
 
-def _as_json(run: RunFolder, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-    manifest = run.manifest
+def _as_json(
+    run: RunFolder, finished: RunFinished, evaluations: list[Evaluation]
+) -> dict[str, Any]:
+    by_evaluator: dict[str, dict[str, Any]] = {}
+    for evaluation in evaluations:
+        labels = by_evaluator.setdefault(evaluation.evaluator, {})
+        labels.setdefault(evaluation.label, numbers(evaluation))
     return {
         "folder": str(run.folder),
         "model": str(run.model),
         "report": str(run.report),
-        "verdict": manifest.get("verdict"),
-        "metrics": {label: numbers(evaluation) for label, evaluation in evaluations.items()},
+        "verdict": {"name": finished.verdict, "explanation": finished.explanation},
+        "missed": finished.missed,
+        "evaluations": by_evaluator,
     }
 
 

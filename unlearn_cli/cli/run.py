@@ -50,7 +50,7 @@ def run(
     if int(os.environ.get("RANK", "0")) == 0:
         from unlearn_cli.cli.result import show_result
 
-        show_result(folder, as_json)
+        return show_result(folder, as_json)
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from unlearn_cli import catalog
-from unlearn_cli.api.data import Row
+from unlearn_cli.api.data import Bundle, Row
 from unlearn_cli.api.evaluate import Harness, Probe, Recipe, Subject, Table
 from unlearn_cli.engine.cache import cache_folder, content_key
 from unlearn_cli.engine.encode import Encoder
@@ -62,13 +62,16 @@ class _Job:
         inside = {} if self.inner is self.plugin else {"inside": dataclasses.asdict(self.inner)}
         return own | inside | {"encoding": encoder.fingerprint}
 
-    def probes(self, data: Any) -> list[Probe]:
-        """What the rows are asked, rewritten where the plugin does so."""
-        asked = self.inner.probes(data)
-        if self.inner is self.plugin or self.changes:
-            return list(asked)
-        rewritten = (self.plugin.rewrite(probe) for probe in asked)
-        return [probe for probe in rewritten if probe is not None]
+    def asked(self, data: Bundle) -> tuple[Metrics, list[Probe]]:
+        """What the rows are asked, rewritten where the plugin does so; RunError if nothing is."""
+        probes = list(self.inner.probes(data))
+        if self.inner is not self.plugin and not self.changes:
+            rewritten = (self.plugin.rewrite(probe) for probe in probes)
+            probes = [probe for probe in rewritten if probe is not None]
+        if not probes:
+            hint = "check [data]"
+            raise RunError("nothing to evaluate", where=f"[[evaluate]] {self.name}", hint=hint)
+        return Metrics.of(self.inner, data).only({probe.set for probe in probes}), probes
 
 
 class Evaluations:
@@ -77,6 +80,11 @@ class Evaluations:
     def __init__(self, session: Session) -> None:
         self.session, self.spec = session, session.spec
         self.jobs = [_job(self.spec, table) for table in self.spec.evaluate]
+
+    @property
+    def stress_tests(self) -> set[str]:
+        """Names of those that have another evaluator inside."""
+        return {job.name for job in self.jobs if job.inner is not job.plugin}
 
     def evaluate(
         self,
@@ -110,6 +118,12 @@ class Evaluations:
         for evaluation in found:
             self.report(evaluation, run)
         return found
+
+    def of_rows(self) -> Iterator[tuple[str, Metrics, list[Probe]]]:
+        """Name, metrics and probes of the evaluators that score rows and are no stress tests."""
+        for job in self.jobs:
+            if job.scores_rows and job.inner is job.plugin:
+                yield job.name, *job.asked(self.session.bundle)
 
     def report(self, evaluation: Evaluation, run: RunFolder | None) -> None:
         """Write an evaluation to the run folder and tell the listener."""
@@ -183,7 +197,7 @@ class _Measuring:
     def _check_comparable(self, job: _Job) -> None:
         """Raise RunError where the retain reference was measured on other rows, or otherwise."""
         reference = self.references.get(job.name)
-        if reference is None or not reference.data:  # stored by another tool, which told no hashes
+        if reference is None or not reference.data:  # another tool's, which told no hashes
             return
         wrong = [] if reference.data == self.session.data_hash else ["rows"]
         settings = job.settings(self.encoder)
@@ -221,11 +235,7 @@ class _Measuring:
         if isinstance(job.inner, Harness):
             with self.session.stage("evaluate", self._title(job.name)):
                 return job.inner.measure(self._subject(job)), ()
-        data = self.session.bundle
-        metrics, probes = Metrics.of(job.inner, data), job.probes(data)
-        if not probes:
-            hint = "check [data]"
-            raise RunError("nothing to evaluate", where=f"[[evaluate]] {job.name}", hint=hint)
+        metrics, probes = job.asked(self.session.bundle)
         with self.session.stage("evaluate", self._title(job.name), len(probes), "rows") as progress:
             scored = score_probes(
                 self.loaded.model,

@@ -13,6 +13,7 @@ from unlearn_cli.errors import UsageError
 from unlearn_cli.events import Listener, Notice
 from unlearn_cli.runs import Evaluation, RunFolder
 from unlearn_cli.spec.tables import Spec
+from unlearn_cli.stored import ids_by_set, read_stored
 
 NO_REFERENCE = (
     "no retain reference: metrics that compare with it are null; set retain_reference.path, or "
@@ -27,7 +28,7 @@ def evaluate_reference(
     session = evaluations.session
     stored = session.spec.retain_reference.evaluation
     if stored:
-        return [Evaluation.read(Path(stored))]
+        return _stored(evaluations, Path(stored))
     path = models.retain_reference()
     if path is None:
         session.emit(Notice(NO_REFERENCE))
@@ -39,6 +40,21 @@ def evaluate_reference(
     if folder and session.accelerator.is_main_process:
         folder.update_manifest(retain_reference=fingerprint(loaded.model))
     return found
+
+
+def _stored(evaluations: Evaluations, path: Path) -> list[Evaluation]:
+    """What a file or run folder tells of the retain reference, for the evaluators of the spec."""
+    found = read_stored(path)
+    if isinstance(found, list):
+        return found
+    made = [
+        found.evaluation(name, metrics, ids_by_set(probes), data="", settings={"log": found.tool})
+        for name, metrics, probes in evaluations.of_rows()
+        if found.covers(metrics)
+    ]
+    if not made:
+        evaluations.session.emit(Notice(f"{path} has nothing that this spec measures"))
+    return made
 
 
 def measure(

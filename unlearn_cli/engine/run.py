@@ -17,7 +17,7 @@ from typing import Any
 import tomlkit
 import torch
 
-from unlearn_cli.api.evaluate import Number
+from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.measure import evaluate_reference
@@ -40,9 +40,10 @@ from unlearn_cli.events import (
     RunStarted,
     Sample,
 )
+from unlearn_cli.require import missed
 from unlearn_cli.runs import Evaluation, RunFolder, environment
 from unlearn_cli.spec.tables import Every, Spec
-from unlearn_cli.verdict import judge
+from unlearn_cli.verdict import Stressed, judge
 
 MAY_CHANGE = ("train.micro_batch", "output.folder", "output.tensorboard")
 """Keys that a resumed run may change: they do not touch the result."""
@@ -326,26 +327,39 @@ class Run:
         return [there[name] for name in names]
 
     def _finish(self, after: list[Evaluation], model: str, seconds: float) -> RunFinished:
+        main = after[0].evaluator if after else ""
         verdict = judge(
             after[0].table if after else None,
-            self.before[0].table if self.before else None,
-            self.references[0].table if self.references else None,
+            _table_of(self.before, main),
+            _table_of(self.references, main),
             self.spec.verdict,
+            {
+                evaluation.evaluator: Stressed(
+                    evaluation.table, _table_of(self.references, evaluation.evaluator)
+                )
+                for evaluation in after
+                if evaluation.evaluator in self.evaluations.stress_tests
+            },
         )
-        self._manifest(
-            unlearned=model, verdict={"name": verdict.name, "explanation": verdict.explanation}
-        )
+        failed = missed(self.spec.require, after, verdict.name)
+        told = {"name": verdict.name, "explanation": verdict.explanation, "missed": failed}
+        self._manifest(unlearned=model, verdict=told)
         return RunFinished(
             verdict=verdict.name,
             explanation=verdict.explanation,
             folder=str(self.folder.folder),
             seconds=seconds,
             samples=_samples(self.before, after),
+            missed=failed,
         )
 
     def _manifest(self, **values: Any) -> None:
         if self.session.accelerator.is_main_process:
             self.folder.update_manifest(**values)
+
+
+def _table_of(evaluations: list[Evaluation], name: str) -> Table | None:
+    return next((e.table for e in evaluations if e.evaluator == name), None)
 
 
 def _number(evaluations: list[Evaluation], name: str | None) -> Number:

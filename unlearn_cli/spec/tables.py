@@ -15,6 +15,12 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Every = Literal["epoch", "end"] | PositiveInt
 Text = Annotated[str, Field(min_length=1)]
+Condition = Annotated[
+    str, Field(pattern=r"^\s*(<=|>=|<|>)\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$")
+]
+VerdictName = Literal[
+    "forgotten", "recoverable", "not forgotten", "over-forgotten", "collapsed", "unknown"
+]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 
 
@@ -144,7 +150,8 @@ class RetainReferenceTable(TableModel):
     path: Text | None = None
     """Hub id or folder of the retain model."""
     evaluation: Text | None = None
-    """Stored evaluation (JSON of this tool) of the retain model."""
+    """Stored evaluation of the retain model: JSON of this tool, a run folder, `TOFU_EVAL.json` of
+    OpenUnlearning, or `eval_log_aggregated.json` of TOFU."""
 
 
 class MethodTable(PluginTable):
@@ -245,6 +252,29 @@ class VerdictTable(TableModel):
     """Forgotten where the p-value against the retain reference is above this."""
     utility: Fraction = 0.9
     """Share of the target's model utility that must be kept."""
+    collapsed: Fraction = 0.5
+    """Share of the target's utility below which the model is of no use any more."""
+    fluency: Fraction = 0.5
+    """The same of the fluency of answers, where it is measured."""
+    recovered: Fraction = 0.25
+    """A stress test brings knowledge back where the model regains more than this share of the gap
+    between target and retain reference, in probability or ROUGE of the forget answers."""
+
+
+class RequireTable(TableModel):
+    """What must hold at the end: where something does not, the exit code is 3. Keys are figures of
+    the first evaluator, or `evaluator.figure`, quoted: `"forget.probability" = "<= 0.2"`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Condition]
+
+    verdict: Annotated[tuple[VerdictName, ...], Field(strict=False, min_length=1)] | None = None
+    """Verdicts that are accepted."""
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Figure -> condition, as written."""
+        return dict(self.model_extra or {})
 
 
 class OutputTable(TableModel):
@@ -277,4 +307,5 @@ class Spec(TableModel):
     evaluate: Annotated[tuple[EvaluateTable, ...], Field(strict=False)] = ()
     """The evaluations, each in a table `[[evaluate]]`."""
     verdict: VerdictTable = VerdictTable()
+    require: RequireTable = RequireTable()
     output: OutputTable = OutputTable()

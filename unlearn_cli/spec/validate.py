@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from unlearn_cli.spec.paths import is_file, user_path
 from unlearn_cli.spec.positions import KeyPath
-from unlearn_cli.spec.tables import Spec
+from unlearn_cli.spec.tables import RequireTable, Spec
 from unlearn_cli.spec.tree import Problem, lookup
 
 
@@ -53,6 +53,10 @@ def _text_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(prompt, str) and "{question}" not in prompt:
         hint = 'e.g. "Question: {question}\\nAnswer: "'
         yield Problem(("template", "prompt"), "has no {question} in it", hint)
+    asked = lookup(data, ("alternates", "prompt"))
+    if isinstance(asked, str) and "{question}" not in asked:
+        hint = "every row would be asked the same"
+        yield Problem(("alternates", "prompt"), "has no {question} in it", hint)
     folder = lookup(data, ("output", "folder"))
     if isinstance(folder, str) and is_file(user_path(folder)):
         yield Problem(("output", "folder"), f"{folder} is a file", "name a folder")
@@ -60,6 +64,9 @@ def _text_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _problem(data: Mapping[str, Any], kind: str, loc: tuple[int | str, ...]) -> Problem:
     path, model, field = _field_at(loc)
+    if field is None and model is RequireTable:
+        hint = 'e.g. ">= 0.05"; a name with a dot in it is quoted, too'
+        return Problem(path, "must be a condition in quotes", hint)
     if field is None:
         return Problem(path, "unknown key", unknown_key_hint(str(path[-1]), model))
     if kind == "missing":
@@ -116,6 +123,8 @@ def _hint(path: KeyPath, expected: str, value: Any, field: FieldInfo) -> str:
         return f"write [[{path[-1]}]] in double brackets"
     if expected == "a table" and isinstance(value, list):
         return f"write [{path[-1]}] in single brackets"
+    if expected.startswith("a list") and isinstance(value, str):
+        return f'write ["{value}"]'
     choices = [choice for choice in _choices(field.annotation) if isinstance(value, str)]
     close = get_close_matches(str(value), choices, n=1)
     return f'did you mean "{close[0]}"?' if close else ""
@@ -138,6 +147,8 @@ def _expected(annotation: Any, *constraints: Any) -> str:
         return _either([_expected(arg) for arg in args if arg is not NoneType])
     if model := _table_model(annotation):
         return "a table" if model is annotation else "an array of tables"
+    if origin is tuple:
+        return f"a list of {_expected(args[0])}"
     return _NOUNS[annotation] + _range(_bounds(constraints))
 
 

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from unlearn_cli.api import ScoredRow
-from unlearn_cli.api.evaluate import Direction
-
-
-@cache
-def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rougeL"], use_stemmer=True)
-
-
-def _has_words(text: str) -> bool:
-    """Whether ROUGE sees anything in `text`: its tokenizer knows only a-z and 0-9."""
-    return any(c.isascii() and c.isalnum() for c in text.lower())
+from unlearn_cli.api.evaluate import Direction, Need
+from unlearn_plugins.metrics._rouge import rouge
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class Rouge:
     script would always score 0; such an answer has no value here.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"generation"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"generation"})
     on_forget: ClassVar[Direction] = "lower"
     on_others: ClassVar[Direction] = "higher"
 
@@ -47,9 +35,7 @@ class Rouge:
         """The best recall over the accepted answers."""
         if row.generation is None:
             return None
-        answers = [a for a in row.row.answers or (row.row.answer,) if _has_words(a)]
-        recalls = [_scorer().score(a, row.generation)["rougeL"].recall for a in answers]
-        return max(recalls, default=None)
+        return rouge(row.row, row.generation, "recall", stem=True)
 
     def aggregate(self, values: Sequence[float], set: str) -> float:  # noqa: A002
         """The mean."""

@@ -26,20 +26,34 @@ def test_it_is_an_evaluator() -> None:
     assert isinstance(TOFUEvaluator(), Evaluator)
 
 
-def test_every_set_but_holdout_is_scored() -> None:
-    """Forget first, then retain (its training rows, lacking others), then the rest."""
+def test_every_set_is_scored() -> None:
+    """Forget first, then retain (its training rows, lacking others), then the rest, the holdout
+    last: it has no other use than the attacks."""
     probes = list(TOFUEvaluator().probes(BUNDLE))
-    assert sets(probes) == ["forget", "forget", "retain", "retain", "world_facts"]
+    known = ["forget", "forget", "retain", "retain", "world_facts"]
+    assert sets(probes) == [*known, "holdout"]
+    assert sets(list(TOFUEvaluator(attacks=False).probes(BUNDLE))) == known
+
+
+def test_the_attacks_compare_forget_with_holdout() -> None:
+    """The same metrics on both, on no other set, and by gradients only if asked for."""
+    metrics = TOFUEvaluator().metrics(BUNDLE)
+    attacks = ("loss", "zlib", "min_k", "min_k_plus_plus")
+    assert metrics["holdout"] == metrics["forget"][-4:] == attacks
+    assert "loss" not in metrics["retain"]
+    assert "gradient_norm" in TOFUEvaluator(gradient_norm=True).metrics(BUNDLE)["holdout"]
+    assert "holdout" not in TOFUEvaluator(attacks=False).metrics(BUNDLE)
 
 
 def test_rows_limits_each_set() -> None:
     """The first N of every set, not N in all."""
-    assert sets(list(TOFUEvaluator(rows=1).probes(BUNDLE))) == ["forget", "retain", "world_facts"]
+    found = sets(list(TOFUEvaluator(rows=1).probes(BUNDLE)))
+    assert found == ["forget", "retain", "world_facts", "holdout"]
 
 
 def test_a_row_is_asked_for_what_it_has() -> None:
     """Paraphrase and false answers are scored where they exist."""
-    asked = {probe.row.id: probe.score for probe in TOFUEvaluator().probes(BUNDLE)}
+    asked = {p.row.id: p.score for p in TOFUEvaluator(attacks=False).probes(BUNDLE)}
     assert asked == {
         "full": ("answer", "paraphrase", "perturbed"),
         "bare": ("answer",),
@@ -55,6 +69,7 @@ def test_sets_with_options_get_the_normalised_probability() -> None:
         "forget": "probability",
         "retain": "probability",
         "world_facts": "normalized_probability",
+        "holdout": "loss",
     }
 
 

@@ -1,0 +1,98 @@
+"""Evaluators beside the first, stress tests, requirements, and results of others as reference."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Here, Workplace, events, weights
+
+pytestmark = pytest.mark.slow
+STRESS = """
+[[evaluate]]
+evaluator = "relearn"
+steps = 3
+learning_rate = 1e-3
+
+[[evaluate]]
+evaluator = "quantize"
+
+[[evaluate]]
+evaluator = "jailbreak"
+
+[[evaluate]]
+evaluator = "paraphrase"
+"""
+
+
+def add(place: Workplace, text: str) -> None:
+    """Add tables to the spec."""
+    spec = place.folder / "spec.toml"
+    spec.write_text(spec.read_text("utf-8") + text, "utf-8")
+
+
+def read(run: Path, place: str, evaluator: str) -> dict[str, object]:
+    path = run / "evaluations" / place / f"{evaluator}.json"
+    found: dict[str, object] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def test_stress_tests_leave_the_model_as_it_is(place: Workplace, here: Here) -> None:
+    """The model that is kept is the one without them; they are run on it and on the retain
+    reference, and not on the target; the JSON holds all."""
+    assert here("run", "spec.toml", "--name", "plain").code == 0
+    add(place, STRESS)
+    outcome = here("run", "spec.toml", "--name", "stressed", "--json")
+    assert outcome.code == 0
+    plain, stressed = (place.run_folder(name) for name in ("plain", "stressed"))
+    assert weights(stressed / "model") == weights(plain / "model")
+    names = {"tofu", "relearn", "quantize", "jailbreak", "paraphrase"}
+    stored: dict[str, set[str]] = defaultdict(set)
+    for path in stressed.glob("evaluations/*/*.json"):
+        stored[path.parent.name].add(path.stem)
+    assert stored == {"step-0": {"tofu"}, "step-4": names, "retain_reference": names}
+    found = json.loads(outcome.out)["evaluations"]
+    assert next(iter(found)) == "tofu"
+    assert set(found["relearn"]) == {"unlearned", "retain_reference"}
+    tofu, relearned = (found[k]["unlearned"]["forget.probability"] for k in ("tofu", "relearn"))
+    assert relearned["value"] != tofu["value"]
+
+
+def test_a_missed_requirement_is_exit_code_3(place: Workplace, here: Here) -> None:
+    """The run is finished, everything is written, and what is missed is said; so it is when the run
+    is asked for again."""
+    add(place, '\n[require]\nforget_quality = "> 1"\nmodel_utility = ">= 0"\n')
+    outcome = here("run", "spec.toml")
+    assert outcome.code == 3
+    assert "Missed: forget_quality is" in outcome.out
+    assert "Missed: model_utility" not in outcome.out
+    (finished,) = events(place.run_folder("tiny"), "RunFinished")
+    assert len(finished["missed"]) == 1
+    assert here("run", "spec.toml", "--resume").code == 3
+
+
+@pytest.mark.parametrize("condition", ['"about 1"', "0.5"])
+def test_a_condition_of_another_form_is_refused(
+    place: Workplace, here: Here, condition: str
+) -> None:
+    """Before anything runs, with its line and what would work."""
+    add(place, f"\n[require]\nforget_quality = {condition}\n")
+    outcome = here("check", "spec.toml")
+    assert outcome.code == 2
+    (line,) = outcome.errors
+    assert '[require].forget_quality: must be a condition in quotes; e.g. ">= 0.05"' in line
+
+
+def test_a_run_folder_is_a_retain_reference(place: Workplace, here: Here) -> None:
+    """Its stored evaluations of the retain reference give the same forget quality."""
+    assert here("run", "spec.toml", "--name", "one").code == 0
+    one = place.run_folder("one")
+    again = ("--set", f"retain_reference.evaluation={one}", "--set", f"model.path={one / 'model'}")
+    outcome = here("evaluate", "spec.toml", *again, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["tofu"]["forget_quality"]["value"]
+    numbers = read(one, "step-4", "tofu")["table"]["numbers"]  # type: ignore[index]
+    assert found == numbers["forget_quality"]["value"]
