@@ -35,7 +35,7 @@ def result(seed: int, utility: float | None, method: str = "npo", **spec: Any) -
     )
 
 
-def seeds(*utilities: float, method: str = "npo", **spec: Any) -> list[Result]:
+def seeds(*utilities: float | None, method: str = "npo", **spec: Any) -> list[Result]:
     return [result(seed, u, method, **spec) for seed, u in enumerate(utilities)]
 
 
@@ -57,9 +57,9 @@ class TestStatistics:
         assert welch(one, other) == pytest.approx(expected, rel=1e-12)
 
     def test_welch_without_spread(self) -> None:
-        """Values that never vary differ for certain or not at all; nothing is divided by zero."""
-        assert welch([1.0, 1.0], [1.0, 1.0]) == 1.0
-        assert welch([1.0, 1.0], [0.5, 0.5]) == 0.0
+        """Of values that never vary the noise is not known, and no difference is claimed."""
+        assert welch([1.0, 1.0], [1.0, 1.0]) is None
+        assert welch([1e-9, 1e-9], [2e-9, 2e-9]) is None
 
     def test_holm(self) -> None:
         """0.01, 0.04, 0.03: the smallest times 3, the next times 2, the last no less than that."""
@@ -120,13 +120,24 @@ class TestGroups:
 
 class TestDifferences:
     def test_far_apart_is_beyond_noise(self) -> None:
-        """Utility 0.8 against 0.2 with a spread of 0.01 is; equal forget quality is not."""
+        """Utility 0.8 against 0.2 with a spread of 0.01 is; a forget quality that never
+        varies is not tested, and that is said."""
         found = compare([*seeds(0.79, 0.8, 0.81), *seeds(0.19, 0.2, 0.21, method="simnpo")])
         by_metric = {d.metric: d for d in found.differences}
         assert by_metric["model_utility"].beyond_noise
         assert by_metric["model_utility"].difference == pytest.approx(0.6)
-        assert not by_metric["forget_quality"].beyond_noise
-        assert found.untested == ()
+        assert "forget_quality" not in by_metric
+        (said,) = found.untested
+        assert said.startswith("forget_quality is the same for every seed")
+
+    def test_what_has_too_few_values_is_said(self) -> None:
+        """Two seeds of which one has no utility: nothing is tested, and the group is named."""
+        found = compare([*seeds(0.7, None), *seeds(0.5, 0.6, method="simnpo")])
+        assert "model_utility" not in {d.metric for d in found.differences}
+        assert any(
+            line.startswith("model_utility has fewer than two values") and line.endswith("npo.")
+            for line in found.untested
+        )
 
     def test_the_pairs_of_a_metric_are_corrected(self) -> None:
         """Of three pairs the smallest p-value counts three times."""

@@ -68,6 +68,11 @@ class TestFlags:
         with pytest.raises(UsageError, match=f"--grid {text}"):
             parse_grid(text)
 
+    def test_what_makes_no_other_experiment(self) -> None:
+        """Micro-batches never change a result: there is nothing to compare."""
+        with pytest.raises(UsageError, match="makes no other experiment"):
+            parse_grid("train.micro_batch=1,2")
+
     @pytest.mark.parametrize("key", ["seed", "name", "output.folder"])
     def test_what_a_sweep_sets_itself(self, key: str) -> None:
         """Names, folders and seeds are not options to vary."""
@@ -117,6 +122,13 @@ class TestPoints:
         assert few == many[:2]
         assert len(many) == 5
 
+    def test_draws_differ(self) -> None:
+        """Of three whole numbers three draws are all of them; a fourth there is not."""
+        found = points([], [parse_range("b=1:3")], 3)
+        assert sorted(point["b"] for point in found) == ["1", "2", "3"]
+        with pytest.raises(UsageError, match="b: there are no 4 different draws"):
+            points([], [parse_range("b=1:3")], 4)
+
     def test_a_key_twice(self) -> None:
         """A key that is varied twice has no one value."""
         with pytest.raises(UsageError, match="varied twice: a"):
@@ -129,10 +141,10 @@ class TestVariants:
         assert variant_name({"method.name": "npo", "method.beta": "1e-05"}, 1) == (
             "npo_beta-1e-05_seed-1"
         )
-        assert variant_name({"train.epochs": "1", "target.epochs": "2"}, None) == (
-            "train.epochs-1_target.epochs-2"
+        assert variant_name({"train.epochs": "1", "target.epochs": "2"}, 0) == (
+            "train.epochs-1_target.epochs-2_seed-0"
         )
-        assert variant_name({"model.path": "'../x y'"}, None) == "path--..-x-y-"
+        assert variant_name({"model.path": "'../x y'"}, 0) == "path--..-x-y-_seed-0"
 
     def test_all_runs_of_all_seeds(self, tmp_path: Path) -> None:
         """Each point with each seed, in folders below the sweep's, which has the spec's name."""
@@ -147,6 +159,21 @@ class TestVariants:
         assert found[0].folder == folder / "b-1_seed-0"
         assert 'name = "b-1_seed-0"' in found[0].toml
 
+    def test_one_run_twice(self, tmp_path: Path) -> None:
+        """Values that are written otherwise and mean the same are one run, and refused as such."""
+
+        def load(flags: Sequence[str], seed: int | None) -> Spec:
+            return loader(tmp_path)([f"b={float(flag.split('=')[1])}" for flag in flags], seed)
+
+        with pytest.raises(UsageError, match=r"one and the same run: b-1_seed-0, b-1.0_seed-0"):
+            variants(load, [{"b": "1"}, {"b": "1.0"}], [None], None)
+
+    def test_seeds_that_are_added_later_find_the_first(self, tmp_path: Path) -> None:
+        """A run of the spec's own seed has the name that it has among several."""
+        (alone,) = variants(loader(tmp_path), [{"b": "1"}], [None], None)[1]
+        first, _ = variants(loader(tmp_path), [{"b": "1"}], [0, 1], None)[1]
+        assert first.folder == alone.folder
+
     def test_all_problems_at_once(self, tmp_path: Path) -> None:
         """What is wrong with any run is said before one runs, each thing once."""
         load = loader(tmp_path, "b=2", "b=3")
@@ -157,8 +184,8 @@ class TestVariants:
     def test_another_run_under_the_same_name(self, planned: tuple[Path, list[Variant]]) -> None:
         """A folder that holds a run of another spec is refused, naming the key that differs."""
         folder, (first, *_) = planned
-        RunFolder.create(first.folder, first.toml.replace("epochs = 5.0", "epochs = 6.0"))
-        with pytest.raises(UsageError, match=r"has another target\.epochs"):
+        RunFolder.create(first.folder, first.toml.replace("epochs = 5.0", "epochs = 6.0", 1))
+        with pytest.raises(UsageError, match=r"has another (target|reinforce)\.epochs"):
             variants(loader(folder.parent), [{"method.b": "1"}], [None], None)
 
     @pytest.mark.parametrize("name", ["a/b", "..", "-x"])
@@ -182,8 +209,8 @@ class TestRunning:
 
         failures = run_all(folder, found, run)
         assert [(f.name, f.error) for f in failures] == [
-            ("b-1", "loss is not finite"),
-            ("b-2", "ZeroDivisionError('of a plugin')"),
+            ("b-1_seed-0", "loss is not finite"),
+            ("b-2_seed-0", "ZeroDivisionError('of a plugin')"),
         ]
         assert finished_runs(folder) == [found[2].folder]
 
@@ -194,7 +221,7 @@ class TestRunning:
         RunFolder.create(found[1].folder, found[1].toml).update_manifest(status="interrupted")
         calls: list[tuple[str, bool]] = []
         run_all(folder, found, lambda variant, resume: calls.append((variant.name, resume)))
-        assert calls == [("b-2", True), ("b-3", False)]
+        assert calls == [("b-2_seed-0", True), ("b-3_seed-0", False)]
 
     def test_an_interrupt_ends_the_sweep(self, planned: tuple[Path, list[Variant]]) -> None:
         """Nothing further starts, and the error says how to go on."""
@@ -207,7 +234,7 @@ class TestRunning:
 
         with pytest.raises(Interrupted, match="same `unlearn sweep` again") as raised:
             run_all(folder, found, run)
-        assert calls == ["b-1"]
+        assert calls == ["b-1_seed-0"]
         assert raised.value.exit_code == 130
 
     def test_the_list_of_runs_grows(self, planned: tuple[Path, list[Variant]]) -> None:
@@ -218,8 +245,8 @@ class TestRunning:
         run_all(folder, found[1:], lambda *_: None)
         assert is_sweep(folder)
         listed = json.loads((folder / "sweep.json").read_text("utf-8"))["runs"]
-        assert listed["b-1"] == {"set": {"method.b": "1"}, "seed": 0}
-        assert [*listed] == ["b-1", "b-2", "b-3"]
+        assert listed["b-1_seed-0"] == {"set": {"method.b": "1"}, "seed": 0}
+        assert [*listed] == ["b-1_seed-0", "b-2_seed-0", "b-3_seed-0"]
 
     def test_a_damaged_list_is_named(self, tmp_path: Path) -> None:
         """One error that says which file."""

@@ -128,10 +128,10 @@ def mean(values: Sequence[float], direction: Direction = "higher", reason: str =
     return Mean(tuple(values), fmean(values), _half_width(values), direction, reason)
 
 
-def welch(one: Sequence[float], other: Sequence[float]) -> float:
+def welch(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Two-sided p-value of Welch's t-test, for at least two values each.
 
-    Values without any spread differ for certain, or not at all: 0 or 1.
+    None where neither has any spread: what noise there is cannot be told from such values.
 
     Source: Welch 1947, doi:10.1093/biomet/34.1-2.28.
     """
@@ -140,7 +140,7 @@ def welch(one: Sequence[float], other: Sequence[float]) -> float:
     a, b = variance(one) / len(one), variance(other) / len(other)
     gap = abs(fmean(one) - fmean(other))
     if a + b == 0:
-        return 1.0 if gap < 1e-12 else 0.0
+        return None
     freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
     return float(2 * t.sf(gap / math.sqrt(a + b), freedom))
 
@@ -221,11 +221,15 @@ def _half_width(values: Sequence[float]) -> float | None:
 def _differences(groups: Sequence[Group]) -> Iterator[Difference]:
     for metric in HEADLINES:
         tested = [group for group in groups if _seeds_of(group, metric) > 1]
-        pairs = [(a, b, a.after[metric], b.after[metric]) for a, b in combinations(tested, 2)]
-        p = [welch(one.values, other.values) for _, _, one, other in pairs]
-        for (a, b, one, other), raw, corrected in zip(pairs, p, holm(p), strict=True):
-            gap = fmean(one.values) - fmean(other.values)
-            yield Difference(metric, a.label, b.label, gap, raw, corrected)
+        found = [(a, b, _p(a, b, metric)) for a, b in combinations(tested, 2)]
+        pairs = [(a, b, p) for a, b, p in found if p is not None]
+        for (a, b, p), corrected in zip(pairs, holm([p for *_, p in pairs]), strict=True):
+            gap = fmean(a.after[metric].values) - fmean(b.after[metric].values)
+            yield Difference(metric, a.label, b.label, gap, p, corrected)
+
+
+def _p(one: Group, other: Group, metric: str) -> float | None:
+    return welch(one.after[metric].values, other.after[metric].values)
 
 
 def _seeds_of(group: Group, metric: str) -> int:
@@ -242,6 +246,18 @@ def _untested(groups: Sequence[Group]) -> Iterator[str]:
             f"Nothing can be said about noise where there is one seed: {'; '.join(single)}. "
             "Run more seeds, e.g. with `unlearn sweep --seeds 0,1,2`."
         )
+    headlines = [name for name in HEADLINES if any(name in group.after for group in groups)]
+    if not headlines:
+        yield f"None of {', '.join(HEADLINES)} was measured, so no difference is tested."
+    for name in headlines:
+        several = [group for group in groups if len(group.seeds) > 1]
+        if few := [group.label for group in several if _seeds_of(group, name) < 2]:
+            yield f"{name} has fewer than two values, and is not tested, in: {'; '.join(few)}."
+        tested = [group for group in several if group.label not in few]
+        flat = [(a, b) for a, b in combinations(tested, 2) if _p(a, b, name) is None]
+        if flat:
+            pairs = "; ".join(f"{a.label} and {b.label}" for a, b in flat)
+            yield f"{name} is the same for every seed, so noise cannot be told, in: {pairs}."
 
 
 def _seed_notes(groups: Sequence[Group]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from unlearn_cli.runs import RunFolder, write_atomically
 from unlearn_cli.spec.tables import Spec
 
 MANIFEST = "sweep.json"
-NOT_VARIED = ("name", "seed", "output", "extends")
+NOT_VARIED = ("name", "seed", "output", "extends", "train.micro_batch")
 MAY_CHANGE = ("output.", "train.micro_batch")
 """Keys that do not touch the result, so a run may go on under other values."""
 LONGEST_PART = 40  # characters of a value in the name of a run
@@ -127,13 +127,29 @@ def points(
     keys = [*(key for key, _ in grid), *(r.key for r in ranges)]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UsageError(f"varied twice: {', '.join(twice)}", hint="give each key once")
-    generator = random.Random(0)  # noqa: S311 - to repeat, not to be secret
-    drawn = [{r.key: r.draw(generator) for r in ranges} for _ in range(draws)] or [{}]
+    drawn = _draws(ranges, draws) if ranges else [{}]
     combinations = [
         dict(zip((key for key, _ in grid), values, strict=True))
         for values in product(*(values for _, values in grid))
     ]
     return [combination | draw for combination in combinations for draw in drawn]
+
+
+def _draws(ranges: Sequence[Range], count: int) -> list[Point]:
+    """Different draws; UsageError where the ranges have fewer."""
+    generator = random.Random(0)  # noqa: S311 - to repeat, not to be secret
+    found: dict[tuple[str, ...], Point] = {}
+    for _ in range(100 * count):
+        if len(found) < count:
+            point = {r.key: r.draw(generator) for r in ranges}
+            found.setdefault(tuple(point.values()), point)
+    if len(found) < count:
+        keys = ", ".join(r.key for r in ranges)
+        hint = f"draw {len(found)}, or write a range with a decimal point: 1.0:2.0"
+        raise UsageError(
+            f"{keys}: there are no {count} different draws", where="--random", hint=hint
+        )
+    return [*found.values()]
 
 
 def variants(
@@ -159,7 +175,7 @@ def variants(
     for point, seed in product(varied, seeds):
         try:
             spec = load([f"{key}={value}" for key, value in point.items()], seed)
-            loaded.append((variant_name(point, seed), point, spec))
+            loaded.append((variant_name(point, spec.seed), point, spec))
         except SpecError as error:  # noqa: PERF203 - all that is wrong, not the first
             problems.update({problem.line(): problem for problem in error.problems})
     if problems:
@@ -181,15 +197,15 @@ def _variant(name: str, point: Point, spec: Spec, folder: Path) -> Variant:
     return Variant(name, point, named, dump_spec(named))
 
 
-def variant_name(point: Point, seed: int | None) -> str:
-    """Name of a run by what is varied, e.g. `beta-0.05_seed-1`."""
+def variant_name(point: Point, seed: int) -> str:
+    """Name of a run by what is varied, and its seed, e.g. `beta-0.05_seed-1`."""
     last = [key.rpartition(".")[2] for key in point]
     parts = []
     for key, short in zip(point, last, strict=True):
         value = re.sub(r"[^A-Za-z0-9.@]+", "-", point[key].lstrip("+"))[:LONGEST_PART]
         shown = short if last.count(short) == 1 else key
         parts.append(value if key == "method.name" else f"{shown}-{value}")
-    return "_".join([*parts, *([] if seed is None else [f"seed-{seed}"])])
+    return "_".join([*parts, f"seed-{seed}"])
 
 
 def run_all(
@@ -238,9 +254,14 @@ def _key_and_rest(text: str, flag: str, example: str) -> tuple[str, str]:
     key, equals, rest = (part.strip() for part in text.partition("="))
     if not (key and equals and rest):
         raise _malformed(text, flag, example)
-    if key.split(".")[0] in NOT_VARIED:
+    if {key, key.split(".")[0]} & {*NOT_VARIED}:
         hint = "use --seeds" if key == "seed" else "use --name and --set"
-        raise UsageError(f"a sweep sets {key} itself", where=f"{flag} {text}", hint=hint)
+        what = (
+            f"{key} makes no other experiment"
+            if key in MAY_CHANGE
+            else f"a sweep sets {key} itself"
+        )
+        raise UsageError(what, where=f"{flag} {text}", hint=hint)
     return key, rest
 
 
@@ -278,10 +299,20 @@ def _check(found: Sequence[Variant]) -> None:
         if names.count(variant.name) > 1:
             hint = "vary values that differ in letters or digits"
             raise UsageError(f"two runs would be called {variant.name}", hint=hint)
+        same = [other.name for other in found if _experiment(other) == _experiment(variant)]
+        if len(same) > 1:
+            hint = "give each value once"
+            raise UsageError(f"these are one and the same run: {', '.join(same)}", hint=hint)
         if not variant.spec.evaluate:
             hint = "add an [[evaluate]] to the spec"
             raise UsageError("nothing would be measured, so nothing compared", hint=hint)
         _check_folder(variant)
+
+
+def _experiment(variant: Variant) -> dict[str, Any]:
+    """All that decides a result."""
+    found = flatten(variant.spec.model_dump(mode="json"))
+    return {k: v for k, v in found if k != "name" and not k.startswith(MAY_CHANGE)}
 
 
 def _check_folder(variant: Variant) -> None:

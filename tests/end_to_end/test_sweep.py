@@ -19,7 +19,7 @@ def test_a_sweep_runs_once_and_compares(here: Here) -> None:
     first = here(*SWEEP)
     assert first.code == 0, first.err
     folder = Path("runs/tiny-sweep")
-    runs = [folder / "beta-2", folder / "beta-4.5"]
+    runs = [folder / "beta-2_seed-0", folder / "beta-4.5_seed-0"]
     assert all((run / "report.html").is_file() for run in runs)
     assert weights(runs[0] / "model") != weights(runs[1] / "model")
     targets = {json.loads((run / "manifest.json").read_text("utf-8"))["model"] for run in runs}
@@ -41,14 +41,14 @@ def test_a_failed_run_is_tried_again(here: Here) -> None:
     outcome = here(*command, "--set", "train.steps=1")
     assert outcome.code == 1
     assert [line[:45] for line in outcome.errors] == [
-        "error: run learning_rate-1e-30 failed: train: no p"[:45]
+        "error: run learning_rate-1e-30_seed-0 failed: train: no p"[:45]
     ]
     (group,) = json.loads(outcome.out)["groups"]
-    assert group["runs"] == [str(Path("runs/tiny-sweep/learning_rate-1e-4").absolute())]
+    assert group["runs"] == [str(Path("runs/tiny-sweep/learning_rate-1e-4_seed-0").absolute())]
 
     again = here(*command, "--set", "train.steps=1")
     assert again.code == 1
-    assert "run 1 of 2: learning_rate-1e-30" in again.err
+    assert "run 1 of 2: learning_rate-1e-30_seed-0" in again.err
     assert "run 2 of 2" not in again.err
 
 

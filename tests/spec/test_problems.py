@@ -85,6 +85,8 @@ every = 0
         ("method.warmup_epochs=1", "it belongs in [target], [reinforce] or [train]"),
         ("train.schedule=linaer", 'did you mean "linear"?'),
         ("template.prompt=Q:", "has no {question} in it"),
+        ("method.retain=hidden", "makes no sense with method 'simnpo'; use none or nll or kl"),
+        ("method.kl_positions=all", "says where retain = 'nll' is taken"),
         ("alternates.prompt=Lie.", "has no {question} in it"),
         ("method.parameters=[]", "must be a list of text in quotes, not empty"),
         ('method.parameters=[""]', "must be a list of text in quotes, not empty"),
@@ -266,3 +268,17 @@ def test_nonsense_is_told_and_never_a_traceback(write: Write, document: dict[str
     source = write(tomlkit.dumps({"extends": "tofu", **document}))
     with contextlib.suppress(SpecError):
         assert load_spec(source).name
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (("method.name=pdu", "method.retain=none"), "'none' makes no sense with method 'pdu'"),
+        (("method.name=alt_po",), "method 'alt_po' needs alternates that were made for each"),
+    ],
+)
+def test_what_a_method_cannot_do_is_said_without_importing_it(
+    write: Write, minimal: str, setting: tuple[str, ...], line: str
+) -> None:
+    """Class attributes of the method are read from its source."""
+    assert any(line in found for found in complaints(write(minimal), *setting))

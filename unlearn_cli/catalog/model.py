@@ -56,6 +56,10 @@ class Plugin:
     """Parameters of a method's `forget_loss`."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """A method's defaults of `gamma`, `alpha` and `retain`."""
+    retains: tuple[str, ...] = ()
+    """Retain terms that make sense with a method; empty for all."""
+    own_alternates: bool = False
+    """Whether a method needs alternates that were made for each question."""
     error: str = ""
     """Why the plugin cannot be used; empty where nothing is known to be wrong."""
 

@@ -124,6 +124,7 @@ def _facts(kind: Kind, text: source.Source, node: ast.ClassDef | None, name: str
         "closed": closed,
         "requires": source.requires(lineage),
         "defaults": source.method_defaults(lineage) if kind == "method" else {},
+        **(source.class_values(lineage, ("retains", "own_alternates")) if kind == "method" else {}),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -116,6 +116,20 @@ def method_defaults(lineage: Iterable[ast.ClassDef]) -> dict[str, Any]:
             case ast.AnnAssign(target=ast.Name(id="defaults"), value=ast.Call() as call):
                 shared |= _literal_keywords(call, tuple(shared))
     return shared
+
+
+def class_values(lineage: Iterable[ast.ClassDef], names: Sequence[str]) -> dict[str, Any]:
+    """Class attributes of these names that are literals; `Unreadable` where one is none."""
+    found = {}
+    for item in (item for node in lineage for item in node.body):
+        match item:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                if name in names:
+                    try:
+                        found[name] = ast.literal_eval(value)
+                    except ValueError as error:
+                        raise Unreadable(f"{name} is not a literal") from error
+    return found
 
 
 def shared_options() -> tuple[Option, ...]:

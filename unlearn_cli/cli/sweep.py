@@ -14,7 +14,7 @@ from unlearn_cli.cli.options import json_option, set_option
 
 if TYPE_CHECKING:
     from unlearn_cli.spec.tables import Spec
-    from unlearn_cli.sweep import Failure, Variant
+    from unlearn_cli.sweep import Failure, Range, Variant
 
 PLOT = "forget-utility.svg"
 
@@ -24,6 +24,19 @@ PLOT = "forget-utility.svg"
 @click.option("--grid", multiple=True, metavar="KEY=V,V...", help="Each of these; repeatable.")
 @click.option("--range", "ranges", multiple=True, metavar="KEY=LOW:HIGH[:log]", help="Draw here.")
 @click.option("--random", "draws", type=click.IntRange(min=1), help="This many draws of --range.")
+@click.option(
+    "--optuna",
+    "trials",
+    type=click.IntRange(min=1),
+    help="Let Optuna choose this many points of --range and --grid (extra `optuna`).",
+)
+@click.option(
+    "--objectives",
+    metavar="A,B",
+    default="forget_quality,kept_utility",
+    show_default=True,
+    help="Figures that Optuna makes good.",
+)
 @click.option("--seeds", metavar="N,N...", help="Run everything with each of these seeds.")
 @click.option("--name", help="Name of the sweep and of its folder.")
 @click.option("--dry-run", is_flag=True, help="Check all runs, list them and stop.")
@@ -34,6 +47,8 @@ def sweep(
     grid: tuple[str, ...],
     ranges: tuple[str, ...],
     draws: int | None,
+    trials: int | None,
+    objectives: str,
     seeds: str | None,
     name: str | None,
     dry_run: bool,
@@ -44,6 +59,10 @@ def sweep(
 
     Everything is checked before anything runs. The same command again skips what is finished,
     resumes what was interrupted, and tries again what failed. Ends with `unlearn compare`.
+
+    A range whose ends are whole numbers gives whole numbers: write 1.0:2.0 for others. With
+    --optuna the points are chosen by what those before them gave, and the best trade-offs are
+    listed.
     """
     from unlearn_cli import hooks
     from unlearn_cli.errors import UsageError
@@ -52,20 +71,50 @@ def sweep(
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep runs in one process", hint="start it without a launcher")
-    if bool(ranges) != (draws is not None):
-        raise UsageError("--random and --range go together", hint="say how many, and from where")
+    if draws and trials:
+        raise UsageError("--random and --optuna both choose points", hint="give one of them")
+    if bool(ranges) != bool(draws or trials) and not (trials and grid):
+        hint = "say how many, and from where"
+        raise UsageError("--random or --optuna, and --range go together", hint=hint)
     if not (grid or ranges or seeds):
         raise UsageError("nothing to vary", hint="give --grid, --random with --range, or --seeds")
 
     def load(flags: Sequence[str], seed: int | None) -> Spec:
         return hooks.change_spec(load_spec(spec, [*overrides, *flags], seed=seed))
 
-    varied = points([parse_grid(g) for g in grid], [parse_range(r) for r in ranges], draws or 0)
+    choices, drawn = [parse_grid(g) for g in grid], [parse_range(r) for r in ranges]
+    if trials:
+        return _search(load, choices, drawn, _seeds(seeds), name, trials, objectives, as_json)
+    varied = points(choices, drawn, draws or 0)
     folder, runs = variants(load, varied, _seeds(seeds), name)
     if dry_run:
         return _list(runs, as_json)
     failures = run_all(folder, runs, _runner(runs, as_json))
     return _end(folder, failures, as_json)
+
+
+def _search(
+    load: Callable[[Sequence[str], int | None], Spec],
+    grid: Sequence[tuple[str, list[str]]],
+    ranges: Sequence[Range],
+    seeds: Sequence[int | None],
+    name: str | None,
+    trials: int,
+    objectives: str,
+    as_json: bool,
+) -> int:
+    from unlearn_cli.search import check_installed, search
+
+    check_installed()
+    names = [part.strip() for part in objectives.split(",")]
+    run = _runner((), as_json)
+    folder, front, failures = search(load, grid, ranges, seeds, name, trials, names, run)
+    code = _end(folder, failures, as_json)
+    for found in front:
+        point = " ".join(f"{key}={value}" for key, value in found.point.items())
+        values = ", ".join(f"{n} {abs(v):.4g}" for n, v in zip(names, found.values, strict=True))
+        click.echo(f"best     {point}: {values}", err=as_json)
+    return code
 
 
 def _seeds(text: str | None) -> list[int | None]:
@@ -95,7 +144,8 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
         from unlearn_cli.cli.watch import watching
         from unlearn_cli.engine.run import execute
 
-        click.echo(f"run {place[variant.name]} of {len(runs)}: {variant.name}", err=True)
+        of = f" {place[variant.name]} of {len(runs)}" if runs else ""
+        click.echo(f"run{of}: {variant.name}", err=True)
         with watching(as_json) as listener:
             write(execute(variant.spec, variant.toml, resume=resume, listener=listener))
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Row
-from unlearn_cli.api.method import RetainTerm
 from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
 from unlearn_cli.engine.encode import Encoded, Encoder, whole
 from unlearn_cli.engine.gradients import Smoothing
 from unlearn_cli.engine.layers import deepest, find_layers, find_parameters
 from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
-    DISTANCES,
     Alternates,
     Stores,
     Term,
@@ -30,10 +28,10 @@ from unlearn_cli.engine.reference import Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.train import Optimization
 from unlearn_cli.errors import DataError, RunError, UsageError
+from unlearn_cli.spec.sense import alternates_problem, retain_problem
 from unlearn_cli.spec.tables import Spec
 
 GIB = 2**30
-RETAIN_TERMS = get_args(RetainTerm)
 
 
 @dataclass(frozen=True)
@@ -113,20 +111,13 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
     makes no sense with it."""
     method = catalog.build("method", spec.method.name, spec.method.options)
     needs = inspect_method(method, spec.method.name)
-    terms = [term for term in RETAIN_TERMS if needs.layers or term not in DISTANCES]
-    sensible = [term for term in terms if term in getattr(method, "retains", RETAIN_TERMS)]
-    if spec.method.retain not in sensible:
-        raise UsageError(
-            f"retain = {spec.method.retain!r} makes no sense with method {spec.method.name!r}",
-            where="[method].retain",
-            hint=f"use {' or '.join(sensible)}",
-        )
-    if getattr(method, "own_alternates", False) and spec.data.alternates == "refusals":
-        raise UsageError(
-            f"method {spec.method.name!r} needs alternates that were made for each question",
-            where="[data].alternates",
-            hint='set data.alternates = "model", "column" or a file',
-        )
+    name, options = spec.method.name, spec.method
+    retains = getattr(method, "retains", ())
+    if found := retain_problem(name, options.retain, bool(needs.layers), retains):
+        raise UsageError(found[0], where="[method].retain", hint=found[1])
+    own = getattr(method, "own_alternates", False)
+    if found := alternates_problem(name, own, spec.data.alternates):
+        raise UsageError(found[0], where="[data].alternates", hint=found[1])
     if hasattr(method, "edit") and spec.checkpoints.best:
         raise UsageError(
             f"method {spec.method.name!r} makes its model after training: no checkpoint holds it",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_cli.errors import PluginError
 from unlearn_cli.spec.positions import KeyPath
+from unlearn_cli.spec.sense import alternates_problem, retain_problem
 from unlearn_cli.spec.slots import SLOTS, Slot
 from unlearn_cli.spec.tree import Problem, lookup
 from unlearn_cli.spec.validate import unknown_key_hint
@@ -21,6 +22,7 @@ def plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         for path, table in slot.tables(data):
             yield from _table_problems(slot, path, table)
     yield from _best_problems(lookup(data, ("checkpoints", "best")))
+    yield from _method_problems(data)
 
 
 def plugins_of(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], Plugin]]:
@@ -81,6 +83,29 @@ def _best_problems(best: Any) -> Iterator[Problem]:
             catalog.find("metric", best.rpartition(".")[2])
         except PluginError as error:
             yield Problem(("checkpoints", "best"), error.what, error.hint)
+
+
+def _method_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Options that make no sense with the method."""
+    from unlearn_cli import catalog
+
+    name = lookup(data, ("method", "name"))
+    try:
+        plugin = catalog.find("method", name) if isinstance(name, str) and name else None
+    except PluginError:
+        return  # said already
+    if plugin is None or plugin.error:
+        return
+    activations = any(parameter.endswith("hidden") for parameter in plugin.requires)
+    retain = lookup(data, ("method", "retain")) or plugin.defaults.get("retain")
+    if found := retain_problem(plugin.name, retain, activations, plugin.retains):
+        yield Problem(("method", "retain"), *found)
+    alternates = lookup(data, ("data", "alternates")) or "refusals"
+    if found := alternates_problem(plugin.name, plugin.own_alternates, alternates):
+        yield Problem(("data", "alternates"), *found)
+    if lookup(data, ("method", "kl_positions")) == "all" and retain != "kl":
+        hint = 'set retain = "kl", or leave kl_positions out'
+        yield Problem(("method", "kl_positions"), f"says where retain = {retain!r} is taken", hint)
 
 
 def _as_toml(value: Any) -> Any:

@@ -263,7 +263,8 @@ class VerdictTable(TableModel):
 
 class RequireTable(TableModel):
     """What must hold at the end: where something does not, the exit code is 3. Keys are figures of
-    the first evaluator, or `evaluator.figure`, quoted: `"forget.probability" = "<= 0.2"`."""
+    the first evaluator, or `evaluator.figure`, in quotes where they have a dot; their values are
+    conditions such as `">= 0.05"`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Condition]
