@@ -319,7 +319,11 @@ def print_result(
     console = _stdout()
     missing = ("the target was not evaluated", "", "there is no retain reference")
     columns = ("before", "after", "retain reference")
-    _print_metrics(console, columns, compare((target, after, reference), missing))
+    rows = compare((target, after, reference), missing)
+    brief = _brief(rows)
+    _print_metrics(console, columns, brief)
+    if left := len(rows) - len(brief):
+        console.print(Text(f"{left} more figures, of the attacks' inputs, in the report", "dim"))
     tests = [pair for pair in others if "inside" in pair[0].settings]
     for evaluation, control in (pair for pair in others if pair not in tests):
         console.print(Text(clean(evaluation.evaluator), "bold"))
@@ -394,6 +398,14 @@ def _print_metrics(console: RichConsole, columns: Sequence[str], rows: Sequence[
     for n, note in enumerate(notes, 1):
         console.print(Text(f"[{n}] {note}", "dim"))
     console.print()
+
+
+def _brief(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """Without what only feeds the attacks: the holdout, what the forget set has in common with it,
+    and the second figure of each attack."""
+    fed = {row.name.partition(".")[2] for row in rows if row.name.startswith("holdout.")}
+    inputs = {f"{set_}.{name}" for set_ in ("forget", "holdout") for name in fed}
+    return [r for r in rows if r.name not in inputs and not r.name.endswith("_fpr")]
 
 
 def _print_stress(

@@ -19,10 +19,11 @@ ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 class TOFUEvaluator:
     """Forget quality and model utility, with everything they are made of.
 
-    The forget set gets probability, ROUGE-L recall, truth ratio, extraction strength and exact
-    memorisation; every other set counts as utility and gets the first three. Where there is a
-    holdout, membership inference is tried between it and the forget set. Data without false answers
-    works too: its truth ratios, and what follows from them, are null with that reason.
+    The forget set gets probability, ROUGE-L recall, truth ratio, extraction strength, exact
+    memorisation and fluency; every other set counts as utility and gets the first three, retain
+    fluency besides. Where there is a holdout, membership inference is tried between it and the
+    forget set. Data without false answers works too: its truth ratios, and what follows from them,
+    are null with that reason.
 
     Source: TOFU (Maini et al. 2024, arXiv:2401.06121), section 2.2.
 
@@ -93,6 +94,7 @@ def _answers(row: Row) -> tuple[Answer, ...]:
 
 def _metrics(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
     if name == "forget":
-        return ("probability", "rouge", "truth_ratio", *MEMORISATION)
+        return ("probability", "rouge", "truth_ratio", *MEMORISATION, "fluency")
     options = any(row.perturbed for row in rows) and not any(row.paraphrase for row in rows)
-    return ("normalized_probability" if options else "probability", "rouge", "truth_ratio")
+    first = "normalized_probability" if options else "probability"
+    return (first, "rouge", "truth_ratio", *(("fluency",) if name == "retain" else ()))
