@@ -42,6 +42,7 @@ from unlearn_cli.events import (
     StageStarted,
     StepDone,
 )
+from unlearn_cli.meta import Meta
 from unlearn_cli.report.words import (
     WANTED,
     Cell,
@@ -452,6 +453,22 @@ def _print_samples(console: RichConsole, samples: Sequence[Sample]) -> None:
         console.print(Text(clean(sample.question, ANSWER_LIMIT), "bold"))
         console.print(grid)
         console.print()
+
+
+def print_meta(meta: Meta) -> None:
+    """How far each metric can be trusted, on stdout."""
+    console = _stdout()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("metric", overflow="fold")
+    for column in ("faithful", "relearn", "quantize", "robust", "overall"):
+        table.add_column(column, justify="right")
+    for t in meta.metrics:
+        figures = (t.faithfulness, t.relearning, t.quantization, t.robustness, t.overall)
+        shown = (_Signs(console).dash if f is None else f"{f:.2f}" for f in figures)
+        table.add_row(Text(clean(t.metric)), *map(Text, shown))
+    console.print(table)
+    models = f"{meta.knowing} models that know, {meta.ignorant} that do not"
+    console.print(Text(f"{models}; stress tests of {meta.stressed} unlearned ones", "dim"))
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -1,7 +1,8 @@
 """The command `unlearn`: commands by name, errors as one line, exit codes.
 
 A command is imported when it is called and not before, so that `unlearn --help` and the listings
-start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 130 interrupted.
+start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 3 a
+requirement of the spec is missed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ COMMANDS = {
     "evaluate": ("unlearn_cli.cli.evaluate:evaluate", "Measure any model, as a spec says."),
     "compare": ("unlearn_cli.cli.compare:compare", "Set runs side by side, over their seeds."),
     "sweep": ("unlearn_cli.cli.sweep:sweep", "Run a spec many times over, and compare."),
+    "meta": ("unlearn_cli.cli.meta:meta", "Score the metrics themselves, on finished runs."),
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),

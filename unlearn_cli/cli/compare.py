@@ -29,7 +29,7 @@ def compare(runs: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """
     from unlearn_cli.errors import UsageError
 
-    comparison = compare_runs([run for given in runs for run in _runs_of(given)])
+    comparison = compare_runs([run for given in runs for run in runs_of(given)])
     if plot and not write_plot(comparison, plot):
         hint = "evaluate with `tofu`, which measures both"
         raise UsageError("no run has forgetting and utility to plot", where="--plot", hint=hint)
@@ -65,7 +65,7 @@ def write_plot(comparison: Comparison, path: Path) -> bool:
     return True
 
 
-def _runs_of(folder: Path) -> list[Path]:
+def runs_of(folder: Path) -> list[Path]:
     """The folder itself, or the finished runs of the sweep that it holds."""
     from unlearn_cli.errors import UsageError
     from unlearn_cli.sweep import finished_runs, is_sweep
