@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -334,11 +332,3 @@ class TestPlan:
         print_tokens("row 0", [("Who?", False), (" A", True), ("da", True), ("\x1b[2J\n", False)])
         lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         assert lines[:2] == ["row 0", "  Who?⟦ Ada⟧↵"]
-
-
-def test_rich_is_imported_here_only() -> None:
-    """No other file of the tool imports rich."""
-    folder = Path(__file__).parents[1] / "unlearn_cli"
-    pattern = re.compile(r"^\s*(?:from|import) rich\b", re.MULTILINE)
-    found = [p.name for p in folder.rglob("*.py") if pattern.search(p.read_text("utf-8"))]
-    assert list(itertools.islice(found, 2)) == ["console.py"]

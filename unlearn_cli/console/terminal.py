@@ -1,0 +1,42 @@
+"""What all output shares: the console for results, and signs that its encoding can show."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+
+from rich.console import Console as RichConsole
+
+from unlearn_cli.report.words import (
+    WANTED,
+)
+
+
+class Signs:
+    """The characters that the terminal's encoding can show."""
+
+    def __init__(self, console: RichConsole) -> None:
+        self.ascii = not console.encoding.lower().startswith("utf")
+        self.tick, self.dot, self.warning = ("*", "|", "!") if self.ascii else ("✓", "·", "!")
+        self.dash = "-" if self.ascii else "–"
+        self.plus_minus = "+-" if self.ascii else "±"
+        self.brackets = ("[[", "]]") if self.ascii else ("⟦", "⟧")
+        self.newline = "\\n" if self.ascii else "↵"
+        fallback = {"lower": "v", "higher": "^", "reference": "="}
+        self.wanted = {
+            direction: fallback[direction] if self.ascii else sign
+            for direction, (sign, _) in WANTED.items()
+        }
+
+
+def stdout() -> RichConsole:
+    """The console for results. Where stdout is a file or a pipe, wide enough not to cut."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold what the encoding cannot
+    console = RichConsole(highlight=False)
+    return console if console.is_terminal else RichConsole(highlight=False, width=120)
+
+
+def legend(signs: Signs) -> str:
+    """What the signs behind the metrics mean, on one line."""
+    return "   ".join(f"{signs.wanted[way]} {meaning}" for way, (_, meaning) in WANTED.items())
