@@ -96,3 +96,27 @@ def test_a_run_folder_is_a_retain_reference(place: Workplace, here: Here) -> Non
     found = json.loads(outcome.out)["tofu"]["forget_quality"]["value"]
     numbers = read(one, "step-4", "tofu")["table"]["numbers"]  # type: ignore[index]
     assert found == numbers["forget_quality"]["value"]
+
+
+def test_any_model_of_a_run_is_measured(place: Workplace, here: Here) -> None:
+    """The folder of a run means the model that it made; a checkpoint is a model like any other, and
+    the last one has the same weights: the same figures."""
+    assert here("run", "spec.toml", "--set", "checkpoints.every=4").code == 0
+    run = place.run_folder("tiny")
+    found = []
+    for model in (run, run / "model", run / "checkpoints" / "step-4"):
+        outcome = here("evaluate", "spec.toml", "--model", str(model), "--json")
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads(outcome.out))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_reference_with_other_tokens_is_refused(place: Workplace, here: Here) -> None:
+    """Its figures would be of other sequences; the mismatch is named, with what would do."""
+    assert here("run", "spec.toml").code == 0
+    run = place.run_folder("tiny")
+    stored = ("--set", f"retain_reference.evaluation={run}", "--set", f"model.path={run / 'model'}")
+    outcome = here("evaluate", "spec.toml", *stored, "--set", "data.max_length=100")
+    assert outcome.code == 1
+    (line,) = outcome.errors
+    assert "evaluated with other tokens (tokenizer, template or max_length)" in line

@@ -13,7 +13,7 @@ from unlearn_cli.cli.options import json_option, set_option
 
 @click.command()
 @click.argument("spec", metavar="SPEC|RUN")
-@click.option("--model", help="Model to evaluate instead: hub id, folder or .gguf file.")
+@click.option("--model", help="Model to evaluate instead: hub id, folder, .gguf file or run.")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for the JSON files."
 )

@@ -31,6 +31,7 @@ from unlearn_cli.runs import Evaluation, Generated, RunFolder, versions, write_a
 from unlearn_cli.spec.tables import EvaluateTable, Spec
 from unlearn_cli.tables import Metrics
 
+TOKENS = "tokens (tokenizer, template or max_length)"
 NOT_STRESSED = ("target", "checkpoint")
 NOT_KEPT = ("checkpoint",)
 """Evaluations that go into no cache: a run has many of them, and no other run asks for them."""
@@ -201,7 +202,8 @@ class _Measuring:
             return
         wrong = [] if reference.data == self.session.data_hash else ["rows"]
         settings = job.settings(self.encoder)
-        wrong += sorted(k for k, v in settings.items() if reference.settings.get(k) != v)
+        differing = sorted(k for k, v in settings.items() if reference.settings.get(k) != v)
+        wrong += [TOKENS if key == "encoding" else key for key in differing]
         if wrong:
             raise RunError(
                 f"the retain reference was evaluated with other {', '.join(wrong)}",

@@ -57,6 +57,12 @@ def _stored(evaluations: Evaluations, path: Path) -> list[Evaluation]:
     return made
 
 
+def _model_in(path: str) -> str:
+    """The model that a run made, where `path` is the folder of one; else the path."""
+    run = RunFolder(Path(path))
+    return str(run.model) if run.spec.is_file() and run.model.is_dir() else path
+
+
 def measure(
     spec: Spec, *, model: str | None, run: RunFolder | None, listener: Listener
 ) -> tuple[list[Evaluation], list[Evaluation]]:
@@ -64,7 +70,8 @@ def measure(
 
     Args:
         spec: its `[data]` and `[[evaluate]]` say what to measure.
-        model: path or hub id; by default the run's own model, else the spec's target.
+        model: path, hub id, or folder of a run for the model that it made; by default the run's
+            own, else the spec's target.
         run: a run whose evaluations of the retain reference are used, and not made again.
         listener: gets the events, on the main process.
 
@@ -79,7 +86,7 @@ def measure(
         models = Models(session, stopper)
         references = [e for e in run.evaluations() if e.label == "retain_reference"] if run else []
         references = references or evaluate_reference(evaluations, models)
-        path = model or (str(run.model) if run else models.target())
+        path = _model_in(model) if model else (str(run.model) if run else models.target())
         loaded = session.load(path)
         found = evaluations.evaluate(
             loaded, fingerprint(loaded.model), label="model", step=0, references=references
