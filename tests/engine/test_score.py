@@ -20,6 +20,7 @@ from accelerate import Accelerator
 
 from unlearn_cli.api import AnswerScore, Decoding, Probe, Row, ScoredRow
 from unlearn_cli.api.evaluate import Answer
+from unlearn_cli.engine import score as scoring
 from unlearn_cli.engine.builtin import make_tiny
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Batch, Scorer
@@ -204,10 +205,11 @@ def test_nan_stops_the_run() -> None:
         broken.score([Probe("forget", ROWS[0], generate=None)])
 
 
-def test_the_distribution_equals_a_plain_loop(tiny: Tiny) -> None:
+def test_the_distribution_equals_a_plain_loop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean and standard deviation of log p under p, at each answer token; only where it is asked
     for."""
     probe = Probe("forget", ROWS[0], generate=None)
+    monkeypatch.setattr(scoring, "POSITIONS", 2)
     (row,) = tiny.score([probe], needs=lambda set_: {"distribution"})
     (item,) = tiny.encoder.encode(ROWS[0])
     with torch.no_grad():

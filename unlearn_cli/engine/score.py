@@ -25,6 +25,8 @@ from unlearn_cli.engine.forward import collate
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.errors import RunError
 
+POSITIONS = 256
+"""Whose distributions are in memory at once, in float64."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -233,13 +235,19 @@ def _score(
         "correct": scores.logits.argmax(-1) == scores.labels,
     }
     if spread:
-        logp = scores.logits.log_softmax(-1).double()
-        expected = (logp.exp() * logp).sum(-1)
-        variance = (logp.exp() * (logp - expected[:, None]).square()).sum(-1)
-        found |= {"expected_logp": expected, "spread_logp": variance.sqrt()}
+        moments = [_moments(part) for part in scores.logits.split(POSITIONS)]
+        expected, deviation = (torch.cat(part) for part in zip(*moments, strict=True))
+        found |= {"expected_logp": expected, "spread_logp": deviation}
     edges = np.cumsum([item.end - item.start for item in items])[:-1]
     rows: dict[str, Any] = {k: np.split(v.cpu().numpy(), edges) for k, v in found.items()}
     return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
+
+
+def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, V) -> mean and standard deviation (n,) of log p under p."""
+    logp = logits.double().log_softmax(-1)
+    expected = (logp.exp() * logp).sum(-1)
+    return expected, (logp.exp() * (logp - expected[:, None]).square()).sum(-1).sqrt()
 
 
 def _gradient_norms(scorer: Any, items: list[Encoded], device: Any) -> list[float]:
