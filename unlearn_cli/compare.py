@@ -25,6 +25,8 @@ SIGNIFICANT = 0.05
 HEADLINES = ("forget_quality", "model_utility", "forget.probability", "kept_utility")
 """Metrics whose differences are tested, where the runs have them."""
 METHOD = "method.name"
+LONGEST_LABEL = 6
+"""Keys in the label of a group."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def _group(runs: Sequence[Result], differs: Mapping[str, Any]) -> Group:
                 hint="leave one of them out",
             )
     parts = [str(runs[0].spec.get(METHOD)), *(_part(*item) for item in differs.items())]
+    if left := len(parts) - LONGEST_LABEL:
+        parts = [*parts[:LONGEST_LABEL], f"and {left} more"] if left > 0 else parts
     before, after = _means([run.before for run in ordered]), _means([run.after for run in ordered])
     return Group(", ".join(parts), differs, tuple(ordered), before, after)
 

@@ -12,7 +12,7 @@ from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.runs import Evaluation, RunFolder
 from unlearn_cli.verdict import UTILITIES
 
-NO_RESULT = ("seed", "name", "output.", "train.micro_batch")
+NO_RESULT = ("seed", "name", "output.", "train.micro_batch", "verdict.", "require.")
 """Keys and tables of the spec that do not make another experiment."""
 
 

@@ -76,3 +76,14 @@ def test_a_sweep_of_nothing(here: Here) -> None:
     outcome = here("sweep", "spec.toml")
     assert outcome.code == 2
     assert "--grid" in outcome.errors[0]
+
+
+def test_one_report_of_all_runs(here: Here, tmp_path: Path) -> None:
+    """`unlearn report SWEEP --output FILE` sets all runs side by side in one safe file."""
+    assert here(*SWEEP).code == 0
+    outcome = here("report", "runs/tiny-sweep", "--output", str(tmp_path / "all.html"))
+    assert outcome.code == 0, outcome.err
+    text = (tmp_path / "all.html").read_text("utf-8")
+    assert "<h1>2 runs</h1>" in text
+    assert "simnpo, beta=4.5" in text
+    assert "<script" not in text

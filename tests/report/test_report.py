@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from unlearn_cli.events import (
     StepDone,
 )
 from unlearn_cli.report import write_report
+from unlearn_cli.report.plane import Course, plane
 from unlearn_cli.report.view import largest_gap, verdict
 from unlearn_cli.runs import Evaluation, Generated, RunFolder
 
@@ -171,9 +173,73 @@ class TestCommand:
         assert (result.exit_code, result.output) == (0, f"{run.report}\n")
         assert run.report.is_file()
         again = CliRunner().invoke(report, [str(run.folder), "--json"])
-        assert json.loads(again.output) == {"report": str(run.report)}
+        assert json.loads(again.output) == {"reports": [str(run.report)]}
 
     def test_not_a_run(self, tmp_path: Path) -> None:
         """A folder without a run is one clear error."""
         result = CliRunner().invoke(report, [str(tmp_path)])
         assert isinstance(result.exception, UsageError)
+
+
+def stress(label: str, value: float) -> Evaluation:
+    found = evaluation(label, 3 if label == "unlearned" else 0, {"a": value}, "said")
+    numbers = {"forget_quality": Number(value, "higher")}
+    table = Table(found.table.rows, numbers)
+    settings = {"of": "tofu", "inside": {}}
+    return replace(found, evaluator="jailbreak", table=table, settings=settings)
+
+
+class TestEvaluators:
+    def test_a_stress_test_is_a_line_beside_its_control(self, run: RunFolder) -> None:
+        """And no block; what the model says under `jailbreak` stands with the answers."""
+        for label, value in (("unlearned", 0.25), ("retain_reference", 0.75)):
+            run.write_evaluation(stress(label, value))
+        text = page(run)
+        assert "<h2>Under stress</h2>" in text
+        assert "0.250 (0.750)" in text
+        assert "<h2>Metrics</h2>" in text  # one block: no name of an evaluator behind it
+        assert "<dt>after, jailbroken</dt><dd>said" in text
+
+    def test_what_is_missed_stands_below_the_verdict(self, tmp_path: Path) -> None:
+        """Escaped, a line each."""
+        run = RunFolder.create(tmp_path / "run", "")
+        run.append_event(RunFinished("recoverable", "It came back.", "x", 1.0, (), (EVIL,)))
+        text = page(run)
+        assert "<h1>Recoverable</h1>" in text
+        assert "Missed: &lt;script&gt;" in text
+
+    def test_attack_inputs_are_folded_away(self, run: RunFolder) -> None:
+        """What the forget set has in common with the holdout only feeds the attacks."""
+        numbers = {
+            "forget.loss": Number(1.0, "reference"),
+            "holdout.loss": Number(1.0, "lower"),
+            "mia.loss.auc": Number(0.5, "reference"),
+            "model_utility": Number(0.5, "higher"),
+        }
+        run.write_evaluation(
+            Evaluation("tofu", "unlearned", 3, Table({}, numbers), "sha256:aa", "sha256:bb")
+        )
+        text = page(run)
+        assert "2 more figures" in text
+        assert text.index("model utility") < text.index("auc") < text.index("2 more figures")
+
+
+class TestPlane:
+    def test_models_are_told_apart_by_their_shapes(self) -> None:
+        """A square for the target, a diamond for the reference, a numbered dot at the end of a
+        line for each run; a target that two runs share is drawn once."""
+        numbers = [
+            {"forget_quality": Number(q, "higher"), "model_utility": Number(0.6, "higher")}
+            for q in (1e-20, 0.1, 0.5, 1.0)
+        ]
+        target, *trained, reference = numbers
+        found = plane([Course(name, trained, target, reference) for name in ("a", EVIL)])
+        assert found.count("h10v10h-10z") == 1
+        assert found.count("l6 -6 6 6 -6 6z") == 1
+        assert re.findall(r">(\d)</text>", found)[-2:] == ["1", "2"]
+        assert "<script" not in found
+        assert "1e-20" in found
+
+    def test_nothing_to_draw(self) -> None:
+        """Runs without a figure of each kind have no plane."""
+        assert plane([Course("a", [{"model_utility": Number(0.5, "higher")}], None, None)]) == ""

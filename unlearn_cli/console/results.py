@@ -18,8 +18,10 @@ from unlearn_cli.events import (
     Sample,
 )
 from unlearn_cli.report.words import (
+    UNDER_STRESS,
     Cell,
     MetricRow,
+    brief,
     clean,
     compare,
     footnotes,
@@ -28,7 +30,6 @@ from unlearn_cli.report.words import (
 from unlearn_cli.runs import Evaluation
 
 VERDICT_STYLES = {"forgotten": "bold green", "unknown": "bold yellow"}
-UNDER_STRESS = ("forget_quality", "forget.probability", "forget.rouge")
 ANSWER_LIMIT = 300
 SAMPLES_SHOWN = 3
 
@@ -53,9 +54,9 @@ def print_result(
     missing = ("the target was not evaluated", "", "there is no retain reference")
     columns = ("before", "after", "retain reference")
     rows = compare((target, after, reference), missing)
-    brief = _brief(rows)
-    _print_metrics(console, columns, brief)
-    if left := len(rows) - len(brief):
+    shown = brief(rows)
+    _print_metrics(console, columns, shown)
+    if left := len(rows) - len(shown):
         console.print(Text(f"{left} more figures, of the attacks' inputs, in the report", "dim"))
     tests = [pair for pair in others if "inside" in pair[0].settings]
     for evaluation, control in (pair for pair in others if pair not in tests):
@@ -123,14 +124,6 @@ def _print_metrics(console: RichConsole, columns: Sequence[str], rows: Sequence[
     for n, note in enumerate(notes, 1):
         console.print(Text(f"[{n}] {note}", "dim"))
     console.print()
-
-
-def _brief(rows: Sequence[MetricRow]) -> list[MetricRow]:
-    """Without what only feeds the attacks: the holdout, what the forget set has in common with it,
-    and the second figure of each attack."""
-    fed = {row.name.partition(".")[2] for row in rows if row.name.startswith("holdout.")}
-    inputs = {f"{set_}.{name}" for set_ in ("forget", "holdout") for name in fed}
-    return [r for r in rows if r.name not in inputs and not r.name.endswith("_fpr")]
 
 
 def _print_stress(

@@ -235,7 +235,7 @@ def _score(
         "correct": scores.logits.argmax(-1) == scores.labels,
     }
     if spread:
-        moments = [_moments(part) for part in scores.logits.split(POSITIONS)]
+        moments = [_moments(part) for part in torch.split(scores.logits, POSITIONS)]
         expected, deviation = (torch.cat(part) for part in zip(*moments, strict=True))
         found |= {"expected_logp": expected, "spread_logp": deviation}
     edges = np.cumsum([item.end - item.start for item in items])[:-1]

@@ -1,12 +1,15 @@
-"""The report of a run: one HTML file that opens anywhere, without network and without script."""
+"""Reports: one HTML file of one run or several; opens anywhere, without network or script."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearn_cli.runs import RunFolder, write_atomically
+
+if TYPE_CHECKING:
+    from unlearn_cli.compare import Comparison, Group
 
 
 def write_report(run: RunFolder, sections: Sequence[tuple[str, str]] = ()) -> Path:
@@ -23,8 +26,20 @@ def write_report(run: RunFolder, sections: Sequence[tuple[str, str]] = ()) -> Pa
     Raises:
         RunError: the folder holds a damaged file, or cannot be written.
     """
-    import jinja2
     from markupsafe import Markup
+
+    marked = [(title, Markup(html)) for title, html in sections]  # noqa: S704 - documented above
+    write_atomically(run.report, _render("run.html.j2", _run(run) | {"sections": marked}))
+    return run.report
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Write one report of all runs of a comparison; RunError where a file is damaged."""
+    write_atomically(path, _render("runs.html.j2", _runs(comparison)))
+
+
+def _render(template: str, context: Mapping[str, Any]) -> str:
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unlearn_cli.report", "."),
@@ -33,15 +48,13 @@ def write_report(run: RunFolder, sections: Sequence[tuple[str, str]] = ()) -> Pa
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = environment.get_template("template.html.j2")
-    marked = [(title, Markup(html)) for title, html in sections]  # noqa: S704 - documented above
-    write_atomically(run.report, template.render(_context(run), sections=marked))
-    return run.report
+    return environment.get_template(template).render(context)
 
 
-def _context(run: RunFolder) -> dict[str, Any]:
+def _run(run: RunFolder) -> dict[str, Any]:
     from unlearn_cli.report import view
-    from unlearn_cli.report.words import WANTED, clean
+    from unlearn_cli.report.plane import plane
+    from unlearn_cli.report.words import UNDER_STRESS, WANTED, clean, words
 
     log = run.events()
     started: Mapping[str, Any] = next((e for e in reversed(log) if e["event"] == "RunStarted"), {})
@@ -50,6 +63,9 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "started": {key: clean(str(value)) for key, value in started.items()},
         "verdict": view.verdict(log),
         "wanted": WANTED,
+        "under_stress": [words(name) for name in UNDER_STRESS],
+        "stress": view.stress(run),
+        "plane": plane([view.course(run)]),
         "blocks": view.blocks(run),
         "training": view.training_charts(log),
         "notices": view.notices(log),
@@ -57,3 +73,58 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "spec": clean(run.spec.read_text("utf-8", "replace"), keep_newlines=True),
         "manifest": [*view.flatten(run.manifest)],
     }
+
+
+def _runs(comparison: Comparison) -> dict[str, Any]:
+    from unlearn_cli.compare import HEADLINES
+    from unlearn_cli.report import view
+    from unlearn_cli.report.plane import plane
+    from unlearn_cli.report.words import UNDER_STRESS, clean, words
+
+    folders = [RunFolder(Path(r.folder)) for group in comparison.groups for r in group.results]
+    headlines = [name for name in HEADLINES if name in comparison.metrics]
+    return {
+        "headlines": [words(name) for name in headlines],
+        "groups": [_group(group, headlines) for group in comparison.groups],
+        "said": [clean(line) for line in _said(comparison)],
+        "plane": plane([view.course(run) for run in folders]),
+        "under_stress": [words(name) for name in UNDER_STRESS],
+        "runs": [
+            {
+                "name": clean(run.folder.resolve().name),
+                "folder": clean(str(run.folder)),
+                "verdict": view.verdict(run.events()),
+                "stress": view.stress(run),
+            }
+            for run in folders
+        ],
+    }
+
+
+def _group(group: Group, headlines: Sequence[str]) -> dict[str, Any]:
+    from unlearn_cli.report.words import clean, number
+
+    def cell(name: str) -> str:
+        found = group.after.get(name)
+        if found is None or found.mean is None:
+            return "–"
+        width = "" if found.half_width is None else f" ± {number(found.half_width)}"
+        return number(found.mean) + width
+
+    verdicts = ", ".join(f"{count} {name}" for name, count in group.verdicts.items())
+    return {
+        "label": clean(group.label),
+        "cells": [cell(name) for name in headlines],
+        "seeds": len(group.seeds),
+        "verdicts": clean(verdicts),
+    }
+
+
+def _said(comparison: Comparison) -> Iterator[str]:
+    for found in comparison.differences:
+        if found.beyond_noise:
+            yield (
+                f"Beyond noise: {found.metric} of {found.one} against {found.other}, "
+                f"{found.difference:+.3g} (p = {found.corrected:.2g} after correction)."
+            )
+    yield from (*comparison.untested, *comparison.notes)

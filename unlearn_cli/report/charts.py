@@ -73,9 +73,9 @@ def chart(title: str, series: Sequence[Series], x: str, y: str = "") -> Markup:
     shown = [s for s in shown if s.points]
     if not shown:
         return Markup("")
-    x_axis, y_axis = _axes(shown)
+    x_axis, y_axis = axes(shown)
     body = Markup("").join(
-        [*_grid(x_axis, y_axis, x, y), *(_line(i, s, x_axis, y_axis) for i, s in enumerate(shown))]
+        [*grid(x_axis, y_axis, x, y), *(_line(i, s, x_axis, y_axis) for i, s in enumerate(shown))]
     )
     return Markup(
         '<figure class="chart"><figcaption>{title}</figcaption>'
@@ -101,7 +101,8 @@ def _thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], .
     return tuple(reversed(points[::-1][::stride]))
 
 
-def _axes(series: Sequence[Series]) -> tuple[Axis, Axis]:
+def axes(series: Sequence[Series]) -> tuple[Axis, Axis]:
+    """Axes that all points fit."""
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for _, y in s.points]
     ys += [s.reference for s in series if s.reference is not None]
@@ -135,7 +136,8 @@ def _linear_ticks(low: float, high: float) -> list[float]:
     return [n * step for n in range(first, last + 1)]
 
 
-def _grid(x_axis: Axis, y_axis: Axis, x: str, y: str) -> Iterator[Markup]:
+def grid(x_axis: Axis, y_axis: Axis, x: str, y: str) -> Iterator[Markup]:
+    """Lines, ticks and labels of both axes."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     for tick in y_axis.ticks():
         at = y_axis(tick)

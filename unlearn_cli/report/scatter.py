@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from unlearn_cli.compare import Comparison, Group, Mean
-from unlearn_cli.report.charts import COLOURS, HEIGHT, WIDTH, Axis, Series, _axes, _grid
+from unlearn_cli.report.charts import COLOURS, HEIGHT, WIDTH, Axis, Series, axes, grid
 from unlearn_cli.report.words import clean
 
 UTILITY = ("model_utility", "retain.probability")
@@ -47,14 +47,14 @@ def _points(group: Group, x: str, y: str) -> tuple[tuple[float, float], ...]:
 def _svg(
     groups: Sequence[Group], points: dict[str, tuple[tuple[float, float], ...]], x: str, y: str
 ) -> str:
-    axes = _axes([Series(name, found) for name, found in points.items() if found])
+    scale = axes([Series(name, found) for name, found in points.items() if found])
     marks = [
         mark
         for n, group in enumerate(groups)
         if points[group.label]
-        for mark in _marks(n, group, points[group.label], axes, (x, y))
+        for mark in _marks(n, group, points[group.label], scale, (x, y))
     ]
-    body = [*_grid(*axes, _words(x), _words(y)), *marks, *_legend(groups)]
+    body = [*grid(*scale, _words(x), _words(y)), *marks, *_legend(groups)]
     template = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" '
         'aria-label="{}"><style>{}</style>{}</svg>\n'
@@ -73,11 +73,11 @@ def _marks(
     n: int,
     group: Group,
     points: Sequence[tuple[float, float]],
-    axes: tuple[Axis, Axis],
+    scale: tuple[Axis, Axis],
     metrics: tuple[str, str],
 ) -> Iterator[Markup]:
     """Seeds as small dots; the mean as a large one with its number, and the interval both ways."""
-    across, up = axes
+    across, up = scale
     dot = Markup('<circle class="{} c{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>')
     label = clean(group.label)
     for a, b in points:

@@ -10,7 +10,17 @@ from typing import Any
 from markupsafe import Markup
 
 from unlearn_cli.report.charts import Series, chart, distribution
-from unlearn_cli.report.words import MetricRow, clean, compare, duration, footnotes, number
+from unlearn_cli.report.plane import Course
+from unlearn_cli.report.words import (
+    UNDER_STRESS,
+    MetricRow,
+    brief,
+    clean,
+    compare,
+    duration,
+    footnotes,
+    number,
+)
 from unlearn_cli.runs import Evaluation, RunFolder
 
 FORGET, PROBABILITY, TRUTH_RATIO = "forget", "probability", "truth_ratio"
@@ -19,6 +29,7 @@ Log = Sequence[Mapping[str, Any]]
 
 HEADINGS = {
     "forgotten": "Forgotten",
+    "recoverable": "Recoverable",
     "not forgotten": "Not forgotten",
     "over-forgotten": "Over-forgotten",
     "collapsed": "Collapsed",
@@ -33,6 +44,8 @@ class Verdict:
     heading: str
     explanation: str
     kind: str
+    missed: tuple[str, ...] = ()
+    """What the spec requires and the result does not show."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,10 @@ class Answer:
     truth: str
     before: str | None
     after: str | None
+    reference: str | None
+    """What the retain reference says."""
+    forced: str | None
+    """What the model after unlearning says under `jailbreak`."""
     probability_before: str | None
     probability_after: str | None
     share: float
@@ -56,6 +73,9 @@ class Block:
     evaluator: str
     step: int
     metrics: list[MetricRow]
+    """The figures over all sets first."""
+    more: list[MetricRow]
+    """What only feeds the attacks."""
     notes: list[str]
     charts: list[Markup]
     answers: list[Answer]
@@ -79,7 +99,8 @@ def verdict(log: Log) -> Verdict:
         if entry["event"] == "RunFinished":
             kind = {"forgotten": "good", "unknown": "open"}.get(entry["verdict"], "bad")
             heading = HEADINGS.get(entry["verdict"], clean(entry["verdict"]))
-            return Verdict(heading, clean(entry["explanation"]), kind)
+            missed = tuple(clean(line) for line in entry.get("missed", ()))
+            return Verdict(heading, clean(entry["explanation"]), kind, missed)
         if entry["event"] == "RunFailed":
             return Verdict("The run failed", clean(entry["error"]), "bad")
         if entry["event"] == "RunStarted":
@@ -88,11 +109,49 @@ def verdict(log: Log) -> Verdict:
 
 
 def blocks(run: RunFolder) -> list[Block]:
-    """One block an evaluator, in order of first appearance."""
-    by_evaluator: dict[str, list[Evaluation]] = defaultdict(list)
+    """One block an evaluator that is no stress test, the main one first."""
+    by_evaluator = _by_evaluator(run)
+    forced = by_evaluator.get("jailbreak", [])
+    return [
+        _block(name, found, forced) for name, found in by_evaluator.items() if not _is_stress(found)
+    ]
+
+
+def stress(run: RunFolder) -> list[tuple[str, list[str]]]:
+    """(Stress test, figures of `UNDER_STRESS` with the retain reference's in brackets)."""
+    rows = []
+    for name, found in _by_evaluator(run).items():
+        if _is_stress(found):
+            compared = _sort(found)
+            rows.append((clean(name), [_with_control(compared, key) for key in UNDER_STRESS]))
+    return rows
+
+
+def course(run: RunFolder) -> Course:
+    """The run in the forget-utility plane, by its main evaluator."""
+    by_evaluator = [found for found in _by_evaluator(run).values() if not _is_stress(found)]
+    compared = _sort(by_evaluator[0] if by_evaluator else [])
+    trained = {e.step: e.table.numbers for e in compared.course if e.label in TRAINED}
+    fixed = (compared.target, compared.reference)
+    target, reference = (e.table.numbers if e else None for e in fixed)
+    return Course(run.folder.resolve().name, [*trained.values()], target, reference)
+
+
+def _by_evaluator(run: RunFolder) -> dict[str, list[Evaluation]]:
+    found: dict[str, list[Evaluation]] = defaultdict(list)
     for evaluation in run.evaluations():
-        by_evaluator[evaluation.evaluator].append(evaluation)
-    return [_block(name, found) for name, found in by_evaluator.items()]
+        found[evaluation.evaluator].append(evaluation)
+    return found
+
+
+def _is_stress(found: Sequence[Evaluation]) -> bool:
+    return any("inside" in evaluation.settings for evaluation in found)
+
+
+def _with_control(compared: Compared, name: str) -> str:
+    after, control = (_value(e, name) if e else None for e in (compared.after, compared.reference))
+    shown = "–" if after is None else number(after)
+    return shown if control is None else f"{shown} ({number(control)})"
 
 
 def training_charts(log: Log) -> list[Markup]:
@@ -144,7 +203,7 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield clean(prefix), clean(", ".join(str(item) for item in items))
 
 
-def _block(name: str, found: list[Evaluation]) -> Block:
+def _block(name: str, found: list[Evaluation], forced: list[Evaluation]) -> Block:
     compared = _sort(found)
     models = (compared.target, compared.after, compared.reference)
     missing = (
@@ -152,14 +211,16 @@ def _block(name: str, found: list[Evaluation]) -> Block:
         "the unlearned model is not evaluated yet",
         "there is no retain reference",
     )
-    metrics = compare(models, missing)
+    metrics = sorted(compare(models, missing), key=lambda row: bool(row.set))
+    shown = brief(metrics)
     return Block(
         evaluator=clean(name),
         step=compared.after.step if compared.after else 0,
-        metrics=metrics,
+        metrics=shown,
+        more=[row for row in metrics if row not in shown],
         notes=_notes(metrics, models),
         charts=[c for c in (*_courses(compared), _truth_ratios(compared)) if c],
-        answers=_answers(compared),
+        answers=_answers(compared, _sort(forced).after),
         evaluations=found,
     )
 
@@ -239,9 +300,10 @@ def _share(values: Sequence[float], limit: float) -> float:
     return sum(value <= limit for value in values) / len(values)
 
 
-def _answers(compared: Compared) -> list[Answer]:
+def _answers(compared: Compared, forced: Evaluation | None) -> list[Answer]:
     """The forget rows, those that leak most first."""
     before, after = _generated(compared.target), _generated(compared.after)
+    reference, pressed = _generated(compared.reference), _generated(forced)
     p_before = _rows(compared.target, PROBABILITY)
     p_after = _rows(compared.after, PROBABILITY)
     rows = sorted(after | before, key=lambda row: -p_after.get(row, -1.0))
@@ -251,6 +313,8 @@ def _answers(compared: Compared) -> list[Answer]:
             truth=_text((after | before)[row][1]),
             before=_text(before[row][2]) if row in before else None,
             after=_text(after[row][2]) if row in after else None,
+            reference=_text(reference[row][2]) if row in reference else None,
+            forced=_text(pressed[row][2]) if row in pressed else None,
             probability_before=number(p_before[row]) if row in p_before else None,
             probability_after=number(p_after[row]) if row in p_after else None,
             share=min(1.0, max(0.0, p_after.get(row, 0.0))),

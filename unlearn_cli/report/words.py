@@ -16,6 +16,8 @@ WANTED: dict[Direction, tuple[str, str]] = {
     "reference": ("→", "as the retain reference"),
 }
 """Direction -> sign and meaning."""
+UNDER_STRESS = ("forget_quality", "forget.probability", "forget.rouge")
+"""Figures that tell whether a stress test brings knowledge back."""
 
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: cursor, colours, erase
@@ -51,6 +53,11 @@ class MetricRow:
     def metric(self) -> str:
         """For people: the metric without its set."""
         return self.name.rpartition(".")[2].replace("_", " ")
+
+
+def words(metric: str) -> str:
+    """The name of a figure, for people."""
+    return metric.replace(".", " ").replace("_", " ")
 
 
 def clean(text: str, limit: int | None = None, *, keep_newlines: bool = False) -> str:
@@ -112,6 +119,14 @@ def compare(models: Sequence[Evaluation | None], missing: Sequence[str]) -> list
         )
         for name, direction in names.items()
     ]
+
+
+def brief(rows: Sequence[MetricRow]) -> list[MetricRow]:
+    """Without what only feeds the attacks: the holdout, what the forget set has in common with it,
+    and the second figure of each attack."""
+    fed = {row.name.partition(".")[2] for row in rows if row.name.startswith("holdout.")}
+    inputs = {f"{set_}.{name}" for set_ in ("forget", "holdout") for name in fed}
+    return [r for r in rows if r.name not in inputs and not r.name.endswith("_fpr")]
 
 
 def _cell(model: Evaluation | None, name: str, missing: str) -> Cell:
