@@ -206,9 +206,10 @@ def open_console(*, json: bool = False) -> Iterator[Listener]:
     Args:
         json: the caller reads stdout by machine: plain lines, no live display.
     """
-    console = RichConsole(stderr=True, highlight=False)
+    # A fixed file: whoever silences a library by redirecting stderr does not silence this.
+    console = RichConsole(file=sys.stderr, highlight=False)
     if json or not console.is_terminal or console.is_dumb_terminal:
-        console = RichConsole(stderr=True, highlight=False, width=200)
+        console = RichConsole(file=sys.stderr, highlight=False, width=200)
         yield PlainListener(console)
         return
     listener = LiveListener(console)

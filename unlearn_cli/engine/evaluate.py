@@ -7,6 +7,7 @@ once. Those that measure the model themselves, and stress tests that change it, 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,10 +59,12 @@ class _Job:
         return not self.changes and not isinstance(self.inner, Harness)
 
     def settings(self, encoder: Encoder) -> dict[str, Any]:
-        """All that decides its figures, besides model and rows."""
+        """All that decides its figures, besides model and rows, as JSON gives it back."""
         own = dataclasses.asdict(self.plugin)
         inside = {} if self.inner is self.plugin else {"inside": dataclasses.asdict(self.inner)}
-        return own | inside | {"encoding": encoder.fingerprint}
+        found = own | inside | {"encoding": encoder.fingerprint}
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+        return plain
 
     def asked(self, data: Bundle) -> tuple[Metrics, list[Probe]]:
         """What the rows are asked, rewritten where the plugin does so; RunError if nothing is."""
