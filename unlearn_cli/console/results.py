@@ -25,6 +25,7 @@ from unlearn_cli.report.words import (
     clean,
     compare,
     footnotes,
+    is_stress,
     number,
 )
 from unlearn_cli.runs import Evaluation
@@ -58,7 +59,7 @@ def print_result(
     _print_metrics(console, columns, shown)
     if left := len(rows) - len(shown):
         console.print(Text(f"{left} more figures, of the attacks' inputs, in the report", "dim"))
-    tests = [pair for pair in others if "inside" in pair[0].settings]
+    tests = [pair for pair in others if is_stress(pair[0])]
     for evaluation, control in (pair for pair in others if pair not in tests):
         console.print(Text(clean(evaluation.evaluator), "bold"))
         _print_metrics(console, columns[1:], compare((evaluation, control), missing[1:]))

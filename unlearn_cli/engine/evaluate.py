@@ -163,7 +163,7 @@ class _Measuring:
         What stands in a batch decides the last bits of a score. So either all are taken from the
         cache or none, and the name of each there is that of the whole company.
         """
-        company = [(job.name, job.settings(self.encoder)) for job in jobs]
+        company = [(self._made_by(job), job.settings(self.encoder)) for job in jobs]
         kept = {job.name: self._kept(job, company) for job in jobs}
         if self.session.decide(lambda: all(path and path.exists() for path in kept.values())):
             return {name: self._read(path) for name, path in kept.items() if path}
@@ -172,7 +172,7 @@ class _Measuring:
 
     def alone(self, job: _Job) -> Evaluation:
         """A job that measures, or changes, the model itself."""
-        kept = self._kept(job, job.settings(self.encoder))
+        kept = self._kept(job, (self._made_by(job), job.settings(self.encoder)))
         if kept and self.session.decide(kept.exists):
             return self._read(kept)
         if not job.changes:
@@ -185,6 +185,20 @@ class _Measuring:
     @property
     def _model(self) -> str:
         return self.label.replace("_", " ")
+
+    def _made_by(self, job: _Job) -> list[str]:
+        """The evaluator, what is inside it, and their metrics, each with its distribution."""
+        named: list[tuple[catalog.Kind, str]] = [("evaluator", job.name)]
+        if job.inner is not job.plugin:
+            named.append(("evaluator", job.plugin.of))
+        if not isinstance(job.inner, Harness):
+            metrics = Metrics.of(job.inner, self.session.bundle)
+            rows = [f"{set_}.{name}" for set_, names in metrics.names.items() for name in names]
+            named += [("metric", name) for name in (*metrics.rows, *metrics.summaries)]
+        else:
+            rows = []
+        found = (catalog.find(kind, name) for kind, name in named)
+        return [*(f"{plugin.qualified} {plugin.version}" for plugin in found), *rows]
 
     def _kept(self, job: _Job, decisive: Any) -> Path | None:
         """Where the evaluation is in the cache, once it is made."""

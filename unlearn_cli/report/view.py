@@ -19,6 +19,7 @@ from unlearn_cli.report.words import (
     compare,
     duration,
     footnotes,
+    is_stress,
     number,
 )
 from unlearn_cli.runs import Evaluation, RunFolder
@@ -145,7 +146,7 @@ def _by_evaluator(run: RunFolder) -> dict[str, list[Evaluation]]:
 
 
 def _is_stress(found: Sequence[Evaluation]) -> bool:
-    return any("inside" in evaluation.settings for evaluation in found)
+    return any(is_stress(evaluation) for evaluation in found)
 
 
 def _with_control(compared: Compared, name: str) -> str:

@@ -55,6 +55,12 @@ class MetricRow:
         return self.name.rpartition(".")[2].replace("_", " ")
 
 
+def is_stress(evaluation: Evaluation) -> bool:
+    """Whether it is of a stress test, and has a figure of `UNDER_STRESS` to show for it."""
+    named = set(UNDER_STRESS) & set(evaluation.table.numbers)
+    return "inside" in evaluation.settings and bool(named)
+
+
 def words(metric: str) -> str:
     """The name of a figure, for people."""
     return metric.replace(".", " ").replace("_", " ")
