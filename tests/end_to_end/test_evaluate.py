@@ -120,3 +120,15 @@ def test_a_reference_with_other_tokens_is_refused(place: Workplace, here: Here) 
     assert outcome.code == 1
     (line,) = outcome.errors
     assert "evaluated with other tokens (tokenizer, template or max_length)" in line
+
+
+def test_a_metric_that_is_not_there_is_named_before_anything_is_made(
+    place: Workplace, here: Here
+) -> None:
+    """Exit code 2, the name that was meant, and no model was trained."""
+    add(place, '\n[[evaluate]]\nevaluator = "qa"\nrow_metrics = ["probabilty"]\n')
+    outcome = here("run", "spec.toml")
+    assert outcome.code == 2
+    (line,) = outcome.errors
+    assert "did you mean 'probability'?" in line
+    assert not events(place.run_folder("tiny"), "StageStarted")

@@ -123,6 +123,12 @@ class Evaluations:
             self.report(evaluation, run)
         return found
 
+    def check(self) -> None:
+        """Raise what is wrong with metrics and rows, before any model is made."""
+        for job in self.jobs:
+            if not isinstance(job.inner, Harness):
+                job.asked(self.session.bundle)
+
     def of_rows(self) -> Iterator[tuple[str, Metrics, list[Probe]]]:
         """Name, metrics and probes of the evaluators that score rows and are no stress tests."""
         for job in self.jobs:

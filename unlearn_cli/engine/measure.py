@@ -82,6 +82,7 @@ def measure(
         raise UsageError("the spec has no [[evaluate]]", where=spec.name)
     session = Session(spec, listener)
     evaluations = Evaluations(session)
+    evaluations.check()
     with Stopper() as stopper:
         models = Models(session, stopper)
         references = [e for e in run.evaluations() if e.label == "retain_reference"] if run else []

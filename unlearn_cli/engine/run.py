@@ -181,6 +181,7 @@ class Run:
         """All stages."""
         started = time.perf_counter()
         self._check_patterns()
+        self.evaluations.check()
         models = Models(self.session, self.stopper)
         self.references = evaluate_reference(self.evaluations, models, self.folder)
         target = models.target()
