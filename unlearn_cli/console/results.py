@@ -58,7 +58,7 @@ def print_result(
     shown = brief(rows)
     _print_metrics(console, columns, shown)
     if left := len(rows) - len(shown):
-        console.print(Text(f"{left} more figures, of the attacks' inputs, in the report", "dim"))
+        console.print(Text(f"{left} more figures, of the attacks' inputs, in the report\n", "dim"))
     tests = [pair for pair in others if is_stress(pair[0])]
     for evaluation, control in (pair for pair in others if pair not in tests):
         console.print(Text(clean(evaluation.evaluator), "bold"))
