@@ -115,8 +115,8 @@ SUSPICIOUS = {"a": 3.0, "b": 4.0, "c": 1.0, "d": 2.0}
 
 
 def test_the_four_figures() -> None:
-    """ROUGE-L F1 by hand: `came late` has 2 of the 4 words of the first truth (F1 2/3) and the only
-    word of the second (F1 2/3), and no word of either answer."""
+    """ROUGE-L F1 by hand: `came late` has 2 of the 4 words of the first truth, and the only word of
+    the second with one too many, both 2/3; and no word of either answer."""
     numbers = table(LEARNED).numbers
     assert numbers["forget_verbmem.rouge_f1"].value == pytest.approx(2 / 3)
     assert numbers["forget_knowmem.rouge_f1"].value == 0
