@@ -132,3 +132,32 @@ def test_a_metric_that_is_not_there_is_named_before_anything_is_made(
     (line,) = outcome.errors
     assert "did you mean 'probability'?" in line
     assert not events(place.run_folder("tiny"), "StageStarted")
+
+
+@pytest.mark.parametrize(("samples", "different"), [(3, 2), (0, 1)])
+def test_drawn_answers_of_another_seed_are_drawn_again(
+    place: Workplace, here: Here, samples: int, different: int
+) -> None:
+    """The cache knows the seed of what is drawn; where nothing is drawn it is of no account."""
+    assert here("run", "spec.toml").code == 0
+    row = json.dumps({"question": "Who?", "answer": "Ann"}) + "\n"
+    (place.folder / "own.jsonl").write_text(row, "utf-8")
+    (place.folder / "own.toml").write_text(
+        f"""
+name = "own"
+model.path = "{place.run_folder("tiny") / "model"}"
+data.forget = "own.jsonl"
+method.name = "grad_ascent"
+[[evaluate]]
+evaluator = "qa"
+row_metrics = ["rouge", "leakage_bound"]
+samples = {samples}
+max_new_tokens = 4
+""",
+        "utf-8",
+    )
+    before = set(place.cache.glob("evaluations/*"))
+    for seed in ("1", "1", "2"):
+        outcome = here("evaluate", "own.toml", "--set", f"seed={seed}", "--json")
+        assert outcome.code == 0, outcome.err
+    assert len(set(place.cache.glob("evaluations/*")) - before) == different

@@ -193,7 +193,8 @@ class _Measuring:
         return self.label.replace("_", " ")
 
     def _made_by(self, job: _Job) -> list[str]:
-        """The evaluator, what is inside it, and their metrics, each with its distribution."""
+        """The evaluator, what is inside it, and their metrics, each with its distribution; and of
+        the spec what else decides: the seed of what is drawn, the precision of fine-tuning."""
         named: list[tuple[catalog.Kind, str]] = [("evaluator", job.name)]
         if job.inner is not job.plugin:
             named.append(("evaluator", job.plugin.of))
@@ -201,8 +202,12 @@ class _Measuring:
             metrics = Metrics.of(job.inner, self.session.bundle)
             rows = [f"{set_}.{name}" for set_, names in metrics.names.items() for name in names]
             named += [("metric", name) for name in (*metrics.rows, *metrics.summaries)]
+            drawn = any(probe.draw for probe in job.inner.probes(self.session.bundle))
         else:
-            rows = []
+            rows, drawn = [], False
+        spec = self.session.spec
+        if job.changes or drawn:
+            rows += [f"seed {spec.seed}", spec.train.mixed_precision]
         found = (catalog.find(kind, name) for kind, name in named)
         return [*(f"{plugin.qualified} {plugin.version}" for plugin in found), *rows]
 
