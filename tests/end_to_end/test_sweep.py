@@ -87,3 +87,16 @@ def test_one_report_of_all_runs(here: Here, tmp_path: Path) -> None:
     assert "<h1>2 runs</h1>" in text
     assert "simnpo, beta=4.5" in text
     assert "<script" not in text
+
+
+def test_a_sweep_shares_the_reference_pass(here: Here) -> None:
+    """Runs of one target that draw the same rows score them once."""
+    swept = ("sweep", "spec.toml", "--grid", "method.beta=0.1,0.5", "--set", "method.name=npo")
+    assert here(*swept, "--set", "train.steps=2").code == 0
+    cached = [
+        event["cached"]
+        for run in sorted(Path("runs/tiny-sweep").glob("beta-*"))
+        for event in events(run, "StageFinished")
+        if event["stage"] == "reference_pass"
+    ]
+    assert cached == [False, True]

@@ -86,7 +86,7 @@ def test_the_second_run_waits_and_takes_what_the_first_made(
     found, said = target(tmp_path)
     assert found == entry
     assert [notice.text for notice in said.of(Notice)] == [
-        "another run is making the same model: waiting for it"
+        "another run is making the same: waiting for it"
     ]
     assert [stage.cached for stage in said.of(StageFinished)] == [True]
     assert said.of(StepDone) == []

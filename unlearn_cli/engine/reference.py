@@ -8,6 +8,7 @@ frozen copy of the output layer turns back into logits, for activations d values
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,14 @@ class Request:
         if self.layers:
             return f"activations of {', '.join(self.layers.values())}"
         return "hidden states and log-probabilities" if self.logits else "log-probabilities"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what is asked."""
+        found = hashlib.sha256(repr((self.stream, self.rows, self.logits, self.layers)).encode())
+        for item in (self.items[row] for row in self.rows):
+            found.update(repr((item.start, item.end)).encode() + item.input_ids.tobytes())
+        return found.hexdigest()
 
     def bytes(self, hidden_size: int, itemsize: int) -> int:
         """Size of the store on disk."""

@@ -34,6 +34,24 @@ PATIENCE = 1.0
 """Seconds between two looks at an entry that another run is making."""
 
 
+@contextmanager
+def ours_to_make(session: Session, folder: Path) -> Iterator[bool]:
+    """Whether an entry of the cache is missing; while entered no other run makes it.
+
+    Where one does so now, this waits: by short looks, since a process that waited for the lock
+    could not tell the others, whose collective operations time out.
+    """
+    if session.decide(folder.exists):  # a finished cache may be one that cannot be written
+        yield False
+        return
+    with lock_file(folder.with_name(f".{folder.name}.lock")) as take:
+        if not session.decide(take):
+            session.emit(Notice("another run is making the same: waiting for it"))
+            while not session.decide(take):
+                time.sleep(PATIENCE)
+        yield not session.decide(folder.exists)
+
+
 class Models:
     """Where the models of a run are: named by the spec, or made as it says."""
 
@@ -95,31 +113,13 @@ class FineTuning:
     def make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
         """Folder of the base model fine-tuned on `rows`: from the cache, or made now."""
         folder = cache_folder("models") / self._key(rows)
-        with self._ours_to_make(folder) as missing:
+        with ours_to_make(self.session, folder) as missing:
             if not missing:
                 self.session.cached(stage, title)
                 return folder
             with self.stopper.waiting():
                 self._fine_tune(self._load_base(), stage, title, rows, folder)
         return folder
-
-    @contextmanager
-    def _ours_to_make(self, folder: Path) -> Iterator[bool]:
-        """Whether the entry is missing; while entered no other run makes it.
-
-        Where one does so now, this waits: by short looks, since a process that waited for the
-        lock could not tell the others, whose collective operations time out.
-        """
-        session = self.session
-        if session.decide(folder.exists):  # a finished cache may be one that cannot be written
-            yield False
-            return
-        with lock_file(folder.with_name(f".{folder.name}.lock")) as take:
-            if not session.decide(take):
-                session.emit(Notice("another run is making the same model: waiting for it"))
-                while not session.decide(take):
-                    time.sleep(PATIENCE)
-            yield not session.decide(folder.exists)
 
     def _key(self, rows: Sequence[Row]) -> str:
         spec = self.session.spec

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +23,7 @@ from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.target import ours_to_make
 from unlearn_cli.engine.train import Trainer
 from unlearn_cli.engine.work import check_reference_size, optimization, prepare, smoothing
 from unlearn_cli.events import Notice
@@ -33,7 +36,7 @@ class Unlearning:
     def __init__(
         self, session: Session, folder: Path, loaded: Loaded, reinforced: str | None = None
     ) -> None:
-        """`folder` is where the reference store goes, `reinforced` the path of that model."""
+        """`folder` is for what a resumed run must keep, `reinforced` the path of that model."""
         self.session, self.spec, self.folder, self.loaded = session, session.spec, folder, loaded
         self.reinforced = reinforced
         self.scorer = Scorer(loaded.model)
@@ -83,27 +86,49 @@ class Unlearning:
         check_reference_size(self.spec, (*requests, *again), model)
         if requests:
             title = "Score the model before its first update"
-            stores["reference"] = self._score(title, self.folder, requests, self.scorer)
+            stores["reference"] = self._score(title, requests, self.scorer)
         if self.reinforced:
             title = "Score the reinforced model"
             scorer = Scorer(self.session.load(self.reinforced).model)
-            stores["reinforced"] = self._score(title, self.folder / "reinforced", again, scorer)
+            stores["reinforced"] = self._score(title, again, scorer)
         return stores
 
-    def _score(
-        self, title: str, folder: Path, requests: tuple[Request, ...], scorer: Scorer
-    ) -> ReferenceStore:
-        total = sum(len(request.rows) for request in requests)
-        with self.session.stage("reference_pass", title, total, "rows") as progress:
+    def _score(self, title: str, requests: tuple[Request, ...], scorer: Scorer) -> ReferenceStore:
+        """What a model says of rows: made once for its content, so that runs share it."""
+        session, train = self.session, self.spec.train
+        asked = [request.fingerprint for request in requests]
+        batches = (train.micro_batch, train.mixed_precision, self.spec.model.attention)
+        key = content_key(versions(), model_fingerprint(scorer.model), asked, batches)
+        folder = cache_folder("references") / key
+
+        def store(place: Path, progress: Callable[[int], None]) -> ReferenceStore:
             return make_store(
-                folder,
+                place,
                 requests,
                 scorer,
-                self.session.accelerator,
+                session.accelerator,
                 pad_id=self.loaded.pad_id,
-                micro_batch=self.spec.train.micro_batch,
+                micro_batch=train.micro_batch,
                 progress=progress,
             )
+
+        with ours_to_make(session, folder) as missing:
+            if missing:
+                self._make(folder, title, sum(len(r.rows) for r in requests), store)
+            else:
+                session.cached("reference_pass", title)
+        return store(folder, lambda done: None)
+
+    def _make(self, folder: Path, title: str, rows: int, store: Callable[..., Any]) -> None:
+        partial, session = folder.with_name(f"{folder.name}.partial"), self.session
+        if session.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        session.accelerator.wait_for_everyone()
+        with session.stage("reference_pass", title, rows, "rows") as progress:
+            store(partial, progress)
+        if session.accelerator.is_main_process:
+            partial.rename(folder)
+        session.accelerator.wait_for_everyone()
 
     def _ask(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
         """Alternate answers of the model before its first update: those of this run where it has
