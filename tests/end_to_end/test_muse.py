@@ -103,11 +103,11 @@ def test_every_figure_is_measured(run: Path) -> None:
         assert all(number["value"] is not None for number in numbers(run, place).values())
 
 
-def test_the_target_knows_what_it_then_forgets(run: Path) -> None:
-    """The target is less surprised by what it learned than by what it did not, so membership shows;
-    gradient ascent raises the loss of what is to be forgotten."""
+def test_the_target_knows_what_is_then_raised(run: Path) -> None:
+    """The target goes on with each text word by word, and every excerpt of what it learned is less
+    surprising to it than any other (-100, the least there is); then gradient ascent makes them more
+    surprising."""
     before, after = numbers(run, "step-0"), numbers(run, "step-6")
-    excerpts = [before[f"{name}_privleak.min_k"]["value"] for name in ("forget", "holdout")]
-    assert excerpts[0] < excerpts[1]
-    assert before["privleak"]["value"] < 0
+    assert before["forget_verbmem.rouge_f1"]["value"] == 1
+    assert before["privleak"]["value"] == pytest.approx(-100)
     assert before["forget_privleak.min_k"]["value"] < after["forget_privleak.min_k"]["value"]
