@@ -1,8 +1,8 @@
 """Checkpoints: written beside their final name and renamed, checked by their hashes when read.
 
-`step-N/` holds the model as `save_pretrained` writes it (so that it can be evaluated by itself),
-`optimizer.pt` (read with torch's weights-only loader: no file can run code), `state.json`, and
-`hashes.json`, which is written last.
+`step-N/` holds the model, or its adapter, as `save_pretrained` writes it (so that it can be
+evaluated by itself), `optimizer.pt` (read with torch's weights-only loader: no file can run code),
+`state.json`, and `hashes.json`, which is written last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from unlearn_cli.engine.models import replace_folder, writing
+from unlearn_cli.engine.models import replace_folder, write_weights, writing
 from unlearn_cli.errors import RunError
 
 
@@ -49,7 +49,7 @@ class Checkpoints:
         try:
             with writing("the checkpoint", final):
                 partial.mkdir(parents=True)
-                model.save_pretrained(partial)
+                write_weights(model, partial)
                 tokenizer.save_pretrained(partial)
                 with (partial / "optimizer.pt").open("wb") as file:
                     torch.save(dict(optimizer), file)

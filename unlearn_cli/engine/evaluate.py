@@ -22,6 +22,7 @@ from unlearn_cli.api.evaluate import Harness, Probe, Recipe, Subject, Table
 from unlearn_cli.engine.cache import cache_folder, content_key
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.lora import folded
 from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.engine.session import Session
@@ -183,7 +184,7 @@ class _Measuring:
             return self._read(kept)
         if not job.changes:
             return self._make(job, kept, Memo())
-        with restored(self.loaded.model):
+        with restored(self.loaded.model), folded(self.loaded.model):
             with self.session.stage(job.name, f"Stress the {self._model}: {job.name}"):
                 job.plugin.change(self._subject(job))
             return self._make(job, kept, Memo())

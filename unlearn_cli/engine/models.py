@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from unlearn_cli.errors import ModelError, RunError
+from unlearn_cli.engine.lora import adapter_config, attach, base_of, read_adapter, write_adapter
+from unlearn_cli.errors import ModelError, RunError, UnlearnError
 from unlearn_cli.spec.tables import ModelTable
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def load_skeleton(table: ModelTable, path: str, texts: Iterable[str] = ()) -> An
         return make_tiny(texts, 0)[0]
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if adapted := _base(table, path):
+        return load_skeleton(*adapted)
     where = _locate(path)
     with _explained(path, "model"):
         config = AutoConfig.from_pretrained(where.name, **_options(table, where))
@@ -98,6 +102,9 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     source = table.tokenizer or path
+    adapted = _base(table, source)
+    if adapted and not (Path(source) / "tokenizer_config.json").is_file():
+        return load_tokenizer(*adapted)
     where = _locate(source)
     with _explained(source, "tokenizer", "set model.tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(where.name, **_options(table, where))
@@ -109,6 +116,11 @@ def load_tokenizer(
 def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
+    if adapted := _base(table, path):
+        model = _load_weights(*adapted, device)
+        with _explained(path, "adapter"):
+            attach(model, path, table.revision)
+        return model
     where = _locate(path)
     attention = {} if table.attention == "auto" else {"attn_implementation": table.attention}
     # The conversion of a GGUF file draws its own progress bar, over ours.
@@ -122,6 +134,23 @@ def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None
     return model
+
+
+def _base(table: ModelTable, path: str) -> tuple[ModelTable, str] | None:
+    """How and from where to load the base model, where `path` is an adapter."""
+    _locate(path)
+    with _explained(path, "adapter"):
+        found = base_of(path, table.revision)
+    if found is None:
+        return None
+    base, revision = found
+    if base == BUILTIN:
+        raise ModelError(
+            "is the adapter of a model made in code, which is nowhere stored",
+            where=path,
+            hint="make it again with lora.merge = true",
+        )
+    return table.model_copy(update={"revision": revision}), base
 
 
 def _options(table: ModelTable, where: _Where) -> dict[str, Any]:
@@ -143,7 +172,7 @@ def _locate(path: str) -> _Where:
             raise ModelError("no such file", where=path)
         return _Where(str(local.parent), {"gguf_file": local.name})
     if local.is_dir():
-        if not (local / "config.json").is_file():
+        if not any((local / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
                 "is no model: the folder has no config.json",
                 where=path,
@@ -174,7 +203,7 @@ class _explained:
         self, kind: type[BaseException] | None, error: BaseException | None, _: Any
     ) -> None:
         self._warnings.__exit__(None, None, None)
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, UnlearnError):
             return
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = self.hint
@@ -218,8 +247,27 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def write_weights(model: Any, folder: Path) -> None:
+    """Write a model, or its adapter where it has one, into a folder that is there."""
+    if adapter_config(model) is None:
+        model.save_pretrained(folder)
+    else:
+        write_adapter(model, folder)
+
+
+def read_weights(model: Any, folder: Path) -> None:
+    """Give a model the weights that `write_weights` wrote, each in its own dtype."""
+    if adapter_config(model) is not None:
+        read_adapter(model, folder)
+        return
+    dtypes = (value.dtype for value in model.parameters())
+    widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
+    model.load_state_dict(type(model).from_pretrained(folder, dtype=widest).state_dict())
+
+
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer so that plain `from_pretrained(folder)` loads them.
+    """Write model and tokenizer so that plain `from_pretrained(folder)` loads them; of a model with
+    an adapter, the adapter.
 
     Written beside the final name and renamed: a folder of that name is complete.
     """
@@ -227,7 +275,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with writing("the model", folder):
         partial.mkdir(parents=True)
-        model.save_pretrained(partial)
+        write_weights(model, partial)
         tokenizer.save_pretrained(partial)
         replace_folder(partial, folder)
 

@@ -70,14 +70,15 @@ class Request:
 
 
 class FrozenHead(nn.Module):
-    """A copy of the output layer as it was before training: hidden states -> logits."""
+    """The output layer as it was before training: hidden states -> logits. What will be trained is
+    copied."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         head = model.get_output_embeddings()
-        self.weight = head.weight.detach().clone()
+        self.weight = _frozen(head.weight)
         bias = getattr(head, "bias", None)
-        self.bias = None if bias is None else bias.detach().clone()
+        self.bias = None if bias is None else _frozen(bias)
         config = model.config
         self.cap = getattr(config, "final_logit_softcapping", None)  # Gemma
         self.scale = getattr(config, "logit_scale", 1.0) / (getattr(config, "logits_scaling", 1.0))
@@ -87,6 +88,10 @@ class FrozenHead(nn.Module):
         logits = at_least_float32(F.linear(hidden.to(self.weight), self.weight, self.bias))
         logits = logits * self.scale
         return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+
+def _frozen(parameter: Tensor) -> Tensor:
+    return parameter.detach().clone() if parameter.requires_grad else parameter.detach()
 
 
 class ReferenceStore:

@@ -20,6 +20,7 @@ import torch
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
+from unlearn_cli.engine.lora import adapter_config, merge
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
@@ -187,6 +188,7 @@ class Run:
         target = models.target()
         reinforced = models.reinforced(target) if build_method(self.spec)[1].reinforced else None
         loaded = self.session.load(target)
+        self._merge_adapter(loaded)
         start_hash = model_fingerprint(loaded.model)
         self._check_inputs({"model": start_hash, **self.session.inputs()})
         self.before = self.evaluations.evaluate(
@@ -197,9 +199,9 @@ class Run:
             references=self.references,
             run=self.folder,
         )
-        step = self._train(loaded, reinforced)
+        step, untrained = self._train(loaded, reinforced)
         end_hash = model_fingerprint(loaded.model)
-        if end_hash == start_hash:
+        if end_hash in (start_hash, untrained):
             raise RunError(
                 f"no parameter moved in {step} steps",
                 where="train",
@@ -213,11 +215,22 @@ class Run:
 
     def _check_patterns(self) -> None:
         """What the method reads and trains must be there: asked before anything is computed."""
-        if not build_method(self.spec)[1].layers and self.spec.method.parameters == ("*",):
+        all_of_it = self.spec.method.parameters == ("*",) and not self.spec.lora.rank
+        if not build_method(self.spec)[1].layers and all_of_it:
             return
         path = str(self.spec.target.base or self.spec.model.path)
         texts = self.session.texts() if path.startswith("builtin:") else ()
         choose(self.spec, load_skeleton(self.spec.model, path, texts))
+
+    def _merge_adapter(self, loaded: Loaded) -> None:
+        """A target with an adapter becomes a plain model, so that it can get one of this run."""
+        if adapter_config(loaded.model) and self.spec.lora.rank and not self.spec.lora.merge:
+            raise UsageError(
+                "the model is an adapter itself, and an adapter of an adapter loads nowhere",
+                where="[lora].merge",
+                hint="set lora.merge = true",
+            )
+        merge(loaded.model)
 
     def _check_inputs(self, inputs: dict[str, str]) -> None:
         """Note what the run starts from; a resumed run must start from the same."""
@@ -231,8 +244,9 @@ class Run:
             )
         self._manifest(inputs=inputs, model=inputs["model"])
 
-    def _train(self, loaded: Loaded, reinforced: str | None) -> int:
-        """Unlearn; the step whose weights the model holds afterwards."""
+    def _train(self, loaded: Loaded, reinforced: str | None) -> tuple[int, str]:
+        """Unlearn; the step whose weights the model holds afterwards, and the fingerprint of the
+        model with an adapter that was not trained."""
         session, spec = self.session, self.spec
         unlearning = Unlearning(session, self.folder.reference, loaded, reinforced)
         checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
@@ -247,7 +261,7 @@ class Run:
             trainer.restore(best)
         unlearning.finish()
         session.accelerator.free_memory()
-        return best if best is not None else trainer.done
+        return best if best is not None else trainer.done, unlearning.untrained
 
     def _checkpoints(self) -> Checkpoints:
         rule = self.spec.checkpoints

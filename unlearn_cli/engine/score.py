@@ -23,6 +23,7 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import collate
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
+from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.errors import RunError
 
 POSITIONS = 256
@@ -253,8 +254,8 @@ def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _gradient_norms(scorer: Any, items: list[Encoded], device: Any) -> list[float]:
     """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
 
-    All tensors, whatever is trained; nothing is left in their `.grad`."""
-    parameters = list(scorer.parameters())
+    All tensors of the model itself, whatever is trained; nothing is left in their `.grad`."""
+    parameters = own_parameters(scorer.model)
     trained = [parameter.requires_grad for parameter in parameters]
     norms = []
     with evaluating(scorer), torch.enable_grad():

@@ -19,6 +19,7 @@ from unlearn_cli.engine.cache import cache_folder, content_key
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.data import encode_split, fingerprint
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.engine.models import Loaded, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import nll_term
@@ -191,7 +192,9 @@ def fine_tune_briefly(
         epochs=None if recipe.steps else recipe.epochs,
         steps=recipe.steps,
     )
-    loaded.model.requires_grad_(True)
+    loaded.model.requires_grad_(False)
+    for parameter in own_parameters(loaded.model):
+        parameter.requires_grad_(True)
     train = session.spec.train
     options = Optimization(recipe.learning_rate, "constant", 0.0, 0.0, 1.0, train.micro_batch)
     trainer = Trainer(

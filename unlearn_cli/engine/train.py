@@ -10,7 +10,6 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, Smoothing, add_smoothed
+from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.errors import Interrupted, RunError
@@ -72,10 +72,12 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         reweigh: Callable[[Progress], Weights] | None = None,
         smoothing: Smoothing | None = None,
+        seed: int = 0,
     ) -> None:
-        """`reweigh` gives the weights of the next step; without it they are those of the terms."""
+        """`reweigh` gives the weights of the next step; without it they are those of the terms.
+        `seed` is of what an adapter drops."""
         self.accelerator, self.plan, self.streams, self.stage = accelerator, plan, streams, stage
-        self.reweigh, self.smoothing = reweigh, smoothing
+        self.reweigh, self.smoothing, self.seed = reweigh, smoothing, seed
         self.terms = [t for t in terms if t.weight != 0 or t.name == "forget" or reweigh]
         self.weights: Mapping[str, float] = {term.name: term.weight for term in self.terms}
         self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
@@ -110,11 +112,7 @@ class Trainer:
 
     def restore(self, step: int) -> None:
         """Load the weights of the checkpoint of a step, each in its own dtype."""
-        model = self.accelerator.unwrap_model(self.scorer).model
-        dtypes = (value.dtype for value in model.parameters())
-        widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
-        saved = type(model).from_pretrained(self.checkpoints.path(step), dtype=widest)
-        model.load_state_dict(saved.state_dict())
+        read_weights(self.accelerator.unwrap_model(self.scorer).model, self.checkpoints.path(step))
 
     def fit(self, due: Due = NOTHING_DUE) -> None:
         """Take all steps that are left.
@@ -139,6 +137,7 @@ class Trainer:
                 raise Interrupted(f"interrupted after step {self.done}")
 
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
+        torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
         found, tokens = self._add_gradients(step)
         sums = torch.tensor([*found.values(), float(tokens)], dtype=self._sum_type())
         sums = self.accelerator.reduce(sums.to(self.accelerator.device)).cpu()

@@ -18,6 +18,7 @@ from unlearn_cli.engine.data import fingerprint
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, salient
 from unlearn_cli.engine.layers import train_only
+from unlearn_cli.engine.lora import adapt, find_adapted, merge
 from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
@@ -39,17 +40,27 @@ class Unlearning:
         """`folder` is for what a resumed run must keep, `reinforced` the path of that model."""
         self.session, self.spec, self.folder, self.loaded = session, session.spec, folder, loaded
         self.reinforced = reinforced
+        self.untrained = ""
+        """Fingerprint of the model with its new adapter, where it has one."""
         self.scorer = Scorer(loaded.model)
         self.encoder = session.encoder(loaded.tokenizer)
         self.work = prepare(session, self.encoder, loaded.model, self._ask)
 
     def trainer(self, checkpoints: Checkpoints, stop: Callable[[], bool]) -> Trainer:
-        """What takes the steps; the reference pass is run, and what is not trained is frozen."""
-        spec, work = self.spec, self.work
+        """What takes the steps; the reference pass is run, and what is not trained is frozen.
+
+        The reference is the model without an adapter, so it is asked before that is put in."""
+        spec, work, model = self.spec, self.work, self.loaded.model
+        trained: Sequence[str] = work.choice.parameters
+        train_only(model, trained)
         terms = work.terms(spec, self._stores())
-        train_only(self.loaded.model, work.choice.parameters)
         if spec.wrap.saliency is not None:
-            train_only(self.loaded.model, self._salient(terms[0]))
+            trained = self._salient(terms[0])
+            train_only(model, trained)
+        if spec.lora.rank:
+            layers = find_adapted(model, trained, spec.lora)
+            adapt(model, layers, spec.lora, base=self.loaded.source, seed=spec.seed)
+            self.untrained = model_fingerprint(model)
         return Trainer(
             self.session.accelerator,
             self.scorer,
@@ -65,11 +76,15 @@ class Unlearning:
             stop=stop,
             reweigh=getattr(work.method, "weights", None),
             smoothing=smoothing(spec),
+            seed=spec.seed,
         )
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Let the method make the model of what training made of its parameters."""
+        """Put the adapter into the weights where the spec says so, and let the method make the
+        model of what training made of its parameters."""
+        if self.spec.lora.merge:
+            merge(self.loaded.model)
         if not hasattr(self.work.method, "edit"):
             return
         before = dict(self.session.load(self.loaded.source).model.named_parameters())

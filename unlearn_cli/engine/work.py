@@ -13,6 +13,7 @@ from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
 from unlearn_cli.engine.encode import Encoded, Encoder, whole
 from unlearn_cli.engine.gradients import Smoothing
 from unlearn_cli.engine.layers import deepest, find_layers, find_parameters
+from unlearn_cli.engine.lora import check_installed, find_adapted
 from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
     Alternates,
@@ -87,7 +88,9 @@ class Choice:
     layers: Mapping[str, str]
     """Pattern -> name of the block whose activations the method reads."""
     parameters: tuple[str, ...]
-    """Names of the parameters that are trained."""
+    """Names of the parameters that are trained, or, with `[lora]`, of those that it stands for."""
+    adapted: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter."""
 
 
 def choose(spec: Spec, model: Any) -> Choice:
@@ -103,7 +106,9 @@ def choose(spec: Spec, model: Any) -> Choice:
     )
     whole = not layers or retains or _entropies(spec)  # these read what the model says
     last = None if whole else deepest(layers)
-    return Choice(layers, tuple(find_parameters(model, spec.method.parameters or ("*",), last)))
+    parameters = tuple(find_parameters(model, spec.method.parameters or ("*",), last))
+    adapted = find_adapted(model, parameters, spec.lora) if spec.lora.rank else []
+    return Choice(layers, parameters, tuple(adapted))
 
 
 def build_method(spec: Spec) -> tuple[Any, Needs]:
@@ -124,7 +129,23 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
             where="[checkpoints].best",
             hint="leave it out",
         )
+    if spec.lora.rank:
+        _check_lora(spec, method)
     return method, needs
+
+
+def _check_lora(spec: Spec, method: Any) -> None:
+    """Raise UsageError where `[lora]` cannot be."""
+    check_installed("[lora]")
+    if spec.lora.merge:
+        return
+    if hasattr(method, "edit"):
+        reason = f"method {spec.method.name!r} makes its model of the trained weights"
+    elif not spec.target.base and str(spec.model.path).startswith("builtin:"):
+        reason = "the model is made in code: an adapter of it could not be loaded"
+    else:
+        return
+    raise UsageError(reason, where="[lora].merge", hint="set lora.merge = true")
 
 
 Ask = Callable[[Sequence[Row]], Sequence[Sequence[str]]]

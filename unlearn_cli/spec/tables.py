@@ -193,6 +193,29 @@ class WrapTable(TableModel):
     """Weight of the entropy of answers to retain rows; published: -0.25."""
 
 
+class LoraTable(TableModel):
+    """Train a low-rank adapter instead of the model (extra `lora`). Off unless `rank` is set. Among
+    the parameters that the method trains, its linear layers get one."""
+
+    rank: PositiveInt | None = None
+    """Rank of the adapters; setting it turns this table on."""
+    alpha: PositiveInt | None = None
+    """Adapters are scaled by alpha / rank; by default twice the rank."""
+    targets: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = None
+    """Linear layers, in full or by the last part of their name (`q_proj`); `*` and `?` stand for
+    others. By default all but the output layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the adapters' input, in training. What is dropped depends on `train.micro_batch` and the
+    number of processes."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank)."""
+    dora: bool = False
+    """Train the norms of the weights' columns besides."""
+    merge: bool = False
+    """Put the adapter into the weights when training ends: a whole model is measured and saved, and
+    not an adapter."""
+
+
 class TrainTable(TableModel):
     """Optimisation."""
 
@@ -303,6 +326,7 @@ class Spec(TableModel):
     alternates: AlternatesTable = AlternatesTable()
     reinforce: ReinforceTable = ReinforceTable()
     wrap: WrapTable = WrapTable()
+    lora: LoraTable = LoraTable()
     train: TrainTable = TrainTable()
     checkpoints: CheckpointTable = CheckpointTable()
     evaluate: Annotated[tuple[EvaluateTable, ...], Field(strict=False)] = ()
