@@ -18,7 +18,14 @@ over-forgotten  forget quality is not above its threshold, and the model lies be
                 probable (a little less says nothing: the truth ratio is what was tested)
 not forgotten   neither
 
-Utility is model utility, or the probability of the retain answers where that is null.
+Utility is model utility, or the probability of the retain answers where that is null, or the ROUGE
+of what is answered about what is to be kept.
+
+Where forget quality is not measured and MUSE is (Shi et al. 2024, arXiv:2407.06460, criteria C1 to
+C3), its figures take the place of forget quality: forgotten where verbatim and knowledge
+memorisation have lost all but a set share of what lies between target and retain reference, and
+privacy leakage is within a set band around that of the reference; over-forgotten where it is above
+that band.
 """
 
 from __future__ import annotations
@@ -32,10 +39,18 @@ from unlearn_cli.spec.tables import VerdictName, VerdictTable
 
 FAR_BELOW = 0.5
 """Share of the reference's probability below which answers are suppressed, not just unknown."""
-LEAKS = ("forget.probability", "forget.rouge")
+MEMORIES = {
+    "forget_verbmem.rouge_f1": "verbatim memorisation",
+    "forget_knowmem.rouge_f1": "knowledge memorisation",
+}
+LEAKS = ("forget.probability", "forget.rouge", *MEMORIES)
 LEAST_GAP = 0.05
 """Of a figure between target and reference, to speak of a share that comes back."""
-UTILITIES = {"model_utility": "model utility", "retain.probability": "retain probability"}
+UTILITIES = {
+    "model_utility": "model utility",
+    "retain.probability": "retain probability",
+    "retain_knowmem.rouge_f1": "knowledge of what is kept",
+}
 
 
 @dataclass(frozen=True)
@@ -94,28 +109,89 @@ def judge(
     if after is None:
         return Verdict("unknown", "Nothing was evaluated; add an `[[evaluate]]` to the spec.")
     utility = _utility(after, target)
-    quality = _value(after, "forget_quality")
-    missed = _missed(quality, utility, thresholds)
+    found = _by_quality(after, target, reference, thresholds) or _by_memory(
+        after, target, reference, thresholds
+    )
+    cost = utility is not None and utility.kept < thresholds.utility
+    missed = (*(found.missed if found else ()), *(["utility"] if cost else []))
     if utility and utility.kept < thresholds.collapsed:
         return Verdict("collapsed", f"The model is broken: only {utility} is left.", missed)
     if lost := _lost_fluency(after, target, thresholds.fluency):
         return Verdict("collapsed", f"The model is broken: {lost}.", (*missed, "fluency"))
-    if quality is None:
+    if found is None:
         return Verdict("unknown", _unknown(after, target, utility), missed)
-    before = _value(target, "forget_quality")
-    if before is not None and before > thresholds.forget_quality:
-        return Verdict("unknown", _nothing_to_forget(before, thresholds), missed)
-    if quality > thresholds.forget_quality:
-        said = _forgotten(quality, utility, thresholds)
+    if found.name == "forgotten":
+        said = found.said + _at_a_cost(utility, thresholds)
         if back := list(_recovered(target, reference, thresholds, stressed or {})):
             said = f"{said} But it comes back: {'; '.join(back)}."
             return Verdict("recoverable", said, (*missed, "recovered"))
         return Verdict("forgotten", said, missed)
-    found = f"Forget quality is {quality:.2g}, not above {thresholds.forget_quality:g}: the model"
+    return Verdict(found.name, found.said, missed)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """Whether it was forgotten, whatever it cost."""
+
+    name: VerdictName
+    said: str
+    missed: tuple[str, ...] = ()
+
+
+def _by_quality(
+    after: Table, target: Table | None, reference: Table | None, thresholds: VerdictTable
+) -> _Finding | None:
+    """What forget quality says; None where it is null."""
+    quality, before = _value(after, "forget_quality"), _value(target, "forget_quality")
+    if quality is None:
+        return None
+    least = thresholds.forget_quality
+    missed = () if quality > least else ("forget_quality",)
+    if before is not None and before > least:
+        return _Finding("unknown", _nothing_to_forget(before, thresholds), missed)
+    if quality > least:
+        said = (
+            f"Forget quality is {quality:.2g}, above {least:g}: on the forget set the model cannot "
+            "be told from one that never saw it"
+        )
+        return _Finding("forgotten", said)
+    found = f"Forget quality is {quality:.2g}, not above {least:g}: the model"
     if beyond := _beyond(after, reference):
-        return Verdict("over-forgotten", f"{found} went too far, {' and '.join(beyond)}.", missed)
+        return _Finding("over-forgotten", f"{found} went too far, {' and '.join(beyond)}.", missed)
     compared = _comparison(after, reference)
-    return Verdict("not forgotten", f"{found} still knows the forget set{compared}.", missed)
+    return _Finding("not forgotten", f"{found} still knows the forget set{compared}.", missed)
+
+
+def _by_memory(
+    after: Table, target: Table | None, reference: Table | None, thresholds: VerdictTable
+) -> _Finding | None:
+    """What the measures of MUSE say; None where they are not there, or null."""
+    leak = _value(after, "privleak")
+    shares = {k: _regained(k, after, reference, target, reference) for k in MEMORIES}
+    left = {name: share for name, share in shares.items() if share is not None}
+    if leak is None or reference is None or not any(name in after.numbers for name in MEMORIES):
+        return None
+    if not left:
+        said = (
+            "Before unlearning, the target remembers no more of the forget set than the retain "
+            "reference, so this run cannot show that anything was forgotten."
+        )
+        return _Finding("unknown", said)
+    words = [f"{max(share, 0):.0%} of the {MEMORIES[name]} is left" for name, share in left.items()]
+    said = f"Of what the retain reference does not know, {' and '.join(words)}"
+    band = f"{thresholds.privleak:g}"
+    known = [name for name, share in left.items() if share > thresholds.memorized]
+    missed = (*(["memorized"] if known else []),)
+    if known:
+        return _Finding("not forgotten", f"{said}; {thresholds.memorized:.0%} may be.", missed)
+    privacy = f"{said}, and privacy leakage is {leak:.1f}"
+    if leak > thresholds.privleak:
+        said = f"{privacy}, above {band}: the model went too far, and is seen to avoid the texts."
+        return _Finding("over-forgotten", said, ("privleak",))
+    if leak < -thresholds.privleak:
+        said = f"{privacy}, below -{band}: the texts can still be told from such as it never saw."
+        return _Finding("not forgotten", said, ("privleak",))
+    return _Finding("forgotten", f"{privacy}, within {band} of the retain reference")
 
 
 def _nothing_to_forget(quality: float, thresholds: VerdictTable) -> str:
@@ -140,26 +216,13 @@ def _utility(after: Table, target: Table | None) -> _Utility | None:
     return None
 
 
-def _missed(
-    quality: float | None, utility: _Utility | None, thresholds: VerdictTable
-) -> tuple[str, ...]:
-    missed = {
-        "forget_quality": quality is not None and quality <= thresholds.forget_quality,
-        "utility": utility is not None and utility.kept < thresholds.utility,
-    }
-    return tuple(name for name, is_missed in missed.items() if is_missed)
-
-
-def _forgotten(quality: float, utility: _Utility | None, thresholds: VerdictTable) -> str:
-    said = (
-        f"Forget quality is {quality:.2g}, above {thresholds.forget_quality:g}: on the forget set "
-        "the model cannot be told from one that never saw it"
-    )
+def _at_a_cost(utility: _Utility | None, thresholds: VerdictTable) -> str:
+    """The end of the sentence that says that it was forgotten."""
     if utility is None:
-        return f"{said}. What it cost is not known: there is no utility to compare."
+        return ". What it cost is not known: there is no utility to compare."
     if utility.kept < thresholds.utility:
-        return f"{said}, but utility fell to {utility}; {thresholds.utility:.0%} were to be kept."
-    return f"{said}. It keeps {utility}."
+        return f", but utility fell to {utility}; {thresholds.utility:.0%} were to be kept."
+    return f". It keeps {utility}."
 
 
 def _unknown(after: Table, target: Table | None, utility: _Utility | None) -> str:

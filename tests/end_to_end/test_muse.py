@@ -111,3 +111,16 @@ def test_the_target_knows_what_is_then_raised(run: Path) -> None:
     assert before["forget_verbmem.rouge_f1"]["value"] == 1
     assert before["privleak"]["value"] == pytest.approx(-100)
     assert before["forget_privleak.min_k"]["value"] < after["forget_privleak.min_k"]["value"]
+
+
+def test_the_verdict_is_that_of_muse(run: Path) -> None:
+    """What the target knew and the reference does not is still answered: not forgotten."""
+    verdict = json.loads((run / "manifest.json").read_text("utf-8"))["verdict"]
+    after, before, reference = (
+        numbers(run, place)["forget_knowmem.rouge_f1"]["value"]
+        for place in ("step-6", "step-0", "retain_reference")
+    )
+    left = (after - reference) / (before - reference)
+    assert left > 0.1
+    assert verdict["name"] == "not forgotten"
+    assert f"{left:.0%} of the knowledge memorisation is left" in verdict["explanation"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -109,3 +110,40 @@ def test_ctrl_c_on_two_processes_leaves_a_checkpoint_and_says_how_to_resume(
     assert line.endswith(f"resume with: unlearn run {run / 'spec.toml'} --resume")
     assert "Traceback" not in outcome.err
     assert (run / "checkpoints" / f"step-{steps(run)[-1]}" / "hashes.json").is_file()
+
+
+TASK = """
+task: letters
+dataset_path: json
+dataset_kwargs: {data_files: {test: questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["A", "B"]
+doc_to_target: answer
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def test_processes_share_the_questions_of_the_harness(
+    finished: tuple[Workplace, Outcome, Path],
+) -> None:
+    """Five questions on one process and on two: the same answers, each question once."""
+    pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
+    place = finished[0]
+    (place.folder / "letters.yaml").write_text(TASK, encoding="utf-8")
+    rows = [json.dumps({"question": f"Number {k}?", "answer": k % 2}) for k in range(5)]
+    (place.folder / "questions.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    harness = '[[evaluate]]\nevaluator = "lm_eval"\ntasks = ["letters"]\ninclude_path = "."\n'
+    spec = place.spec.read_text("utf-8").partition("[[evaluate]]")[0] + harness
+    (place.folder / "harness.toml").write_text(spec, encoding="utf-8")
+    found = []
+    for name, processes in (("harness-1", ()), ("harness-2", ("--processes", "2"))):
+        outcome = place.unlearn("run", "harness.toml", "--name", name, *processes)
+        assert outcome.code == 0, outcome.err
+        path = place.run_folder(name) / "evaluations" / "step-4" / "lm_eval.json"
+        found.append(json.loads(path.read_text("utf-8"))["table"])
+    one, two = found
+    assert list(two["rows"]["letters"]["acc"]) == ["0", "1", "2", "3", "4"]
+    assert two == one

@@ -28,7 +28,8 @@ def read(path: Path) -> list[Record]:
 
     Args:
         path: a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.txt` file. JSON is a list of
-            objects or an object of columns; a text file is one record, `text`, blank lines kept.
+            objects, a list of strings (the column `text`) or an object of columns; a text file is
+            one record, `text`, blank lines kept.
 
     Raises:
         DataError: missing, unreadable, not UTF-8, broken at some line, or without a row.
@@ -122,7 +123,7 @@ def _json(path: Path) -> Iterator[Record]:
         )
     for number, item in enumerate(content, 1):
         where = f"{path}, row {number}"
-        yield Record(where, _object(item, where))
+        yield Record(where, {"text": item} if isinstance(item, str) else _object(item, where))
 
 
 def _parse(text: str, path: Path, first_line: int = 1) -> Any:

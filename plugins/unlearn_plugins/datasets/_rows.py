@@ -62,9 +62,19 @@ class Rows:
 
 
 def make_rows(
-    records: Sequence[Record], columns: Columns, kind: Literal["auto"] | Kind = "auto"
+    records: Sequence[Record],
+    columns: Columns,
+    kind: Literal["auto"] | Kind = "auto",
+    *,
+    settable: bool = True,
 ) -> Rows:
     """Rows from records (at least one), in their order; a row without an id gets its index.
+
+    Args:
+        records: as read.
+        columns: what each part is called.
+        kind: of the rows.
+        settable: whether the data set has options for the columns, which complaints then name.
 
     Raises:
         DataError: a column is missing, a value is empty or of another type, an id comes twice;
@@ -72,7 +82,7 @@ def make_rows(
     """
     found = list(dict.fromkeys(name for record in records for name in record.values))
     chosen = _detect(records[0], found, columns) if kind == "auto" else kind
-    parts = _present(chosen, found, columns, records[0])
+    parts = _present(chosen, found, columns, records[0], settable=settable)
     make = MAKERS[chosen]
     rows = tuple(
         make(_Cells(record, parts, columns), str(index)) for index, record in enumerate(records)
@@ -97,7 +107,9 @@ def _detect(first: Record, found: Sequence[str], columns: Columns) -> Kind:
     )
 
 
-def _present(kind: Kind, found: Sequence[str], columns: Columns, first: Record) -> dict[str, str]:
+def _present(
+    kind: Kind, found: Sequence[str], columns: Columns, first: Record, *, settable: bool
+) -> dict[str, str]:
     """Part -> column, of the parts that are there; complains of one that should be."""
     wanted = {part: columns.of(part) for part in (*REQUIRED[kind], *OPTIONAL[kind])}
     for part, column in wanted.items():
@@ -107,7 +119,7 @@ def _present(kind: Kind, found: Sequence[str], columns: Columns, first: Record) 
             raise DataError(
                 f"column '{column}' is missing: found {_quoted(found)}",
                 where=first.where,
-                hint=f"set [data].{part} = {guess}",
+                hint=f"set [data].{part} = {guess}" if settable else "give the benchmark's columns",
             )
     return {part: column for part, column in wanted.items() if column in found}
 

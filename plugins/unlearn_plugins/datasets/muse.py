@@ -110,7 +110,8 @@ class _Source:
 
     def rows(self, config: str, split: str, kind: Kind = "completion") -> tuple[Row, ...]:
         """The rows of a split."""
-        return make_rows(self._records(config, split), Columns(completion="gt"), kind).rows
+        records = self._records(config, split)
+        return make_rows(records, Columns(completion="gt"), kind, settable=False).rows
 
     def _records(self, config: str, split: str) -> Sequence[Record]:
         if self.folder is None:

@@ -103,7 +103,7 @@ class _Source:
 
     def rows(self, part: str) -> tuple[Row, ...]:
         """The rows of a part; ids count from `first_id`."""
-        rows = make_rows(self._records(part), Columns(), "qa").rows
+        rows = make_rows(self._records(part), Columns(), "qa", settable=False).rows
         start = first_id(part)
         return tuple(replace(row, id=str(start + index)) for index, row in enumerate(rows))
 

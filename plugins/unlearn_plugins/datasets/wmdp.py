@@ -82,7 +82,7 @@ class WMDP:
         if not kept:
             what = f"no document has more than {self.shortest} characters"
             raise DataError(what, where=name, hint="lower [data].shortest")
-        rows = make_rows([record for _, record in kept], Columns(), "text").rows
+        rows = make_rows([record for _, record in kept], Columns(), "text", settable=False).rows
         pairs = zip(kept, rows, strict=True)
         return [replace(row, id=f"{name}-{number}") for (number, _), row in pairs]
 

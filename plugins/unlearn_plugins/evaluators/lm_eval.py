@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -31,7 +32,8 @@ class LMEval:
 
     Source: `lm_eval` (EleutherAI), `simple_evaluate`, to which the options go unchanged.
 
-    With several processes each measures everything: the harness shards by a launcher of its own.
+    Several processes share the questions. What stands in a batch depends on their number, so
+    figures of a benchmark may differ in their last digits.
     """
 
     tasks: tuple[str, ...]
@@ -61,6 +63,7 @@ class LMEval:
 
     def _run(self, subject: Subject) -> Mapping[str, Any]:
         import torch
+        from accelerate.utils import broadcast_object_list
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
@@ -71,14 +74,14 @@ class LMEval:
                 near = get_close_matches(task, manager.all_tasks, n=3)
                 hint = f"did you mean {', '.join(near)}?" if near else "see `lm_eval ls tasks`"
                 raise DataError(f"the harness has no task {task!r}", where="tasks", hint=hint)
+        model = HFLM(
+            pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=subject.batch_size
+        )
+        _share_out(model)
         with torch.random.fork_rng():  # the harness seeds every generator that it knows
             try:
                 result = simple_evaluate(
-                    model=HFLM(
-                        pretrained=subject.model,
-                        tokenizer=subject.tokenizer,
-                        batch_size=subject.batch_size,
-                    ),
+                    model=model,
                     tasks=list(self.tasks),
                     task_manager=manager,
                     num_fewshot=self.num_fewshot,
@@ -90,13 +93,14 @@ class LMEval:
                 what = f"the tasks {', '.join(self.tasks)} cannot be run: {error}"
                 hint = "their data come from the hub, or from the files that their YAML names"
                 raise DataError(what, where="[[evaluate]]", hint=hint) from error
-        assert result is not None  # noqa: S101 - it is None on further processes of its own launcher
-        return dict(result)
+        found = [_plain(result) if result else None]  # None on all processes but the first
+        broadcast_object_list(found)
+        return dict(found[0] or {})
 
     def _rows(self, found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
         rows: dict[str, dict[str, dict[str, float | None]]] = {}
         for task, samples in found.get("samples", {}).items():
-            for sample in samples:
+            for sample in sorted(samples, key=lambda sample: int(sample["doc_id"])):
                 for metric in sample["metrics"]:
                     value = sample.get(metric)
                     known = value if isinstance(value, int | float) else None
@@ -127,6 +131,25 @@ class LMEval:
 
     def _set(self, task: str) -> str:
         return f"forget_{task}" if self._forgets(task) else task
+
+
+def _share_out(model: Any) -> None:
+    """Let the processes share the questions, as the harness does with models that it loads."""
+    from accelerate import Accelerator
+
+    model.accelerator = Accelerator()
+    model._rank = model.accelerator.process_index
+    model._world_size = model.accelerator.num_processes
+
+
+PARTS = ("results", "samples", "higher_is_better", "n-samples", "group_subtasks")
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What is read of the result, as JSON has it: the rest may hold functions."""
+    parts = {name: result[name] for name in PARTS if name in result}
+    plain: dict[str, Any] = json.loads(json.dumps(parts, default=str))
+    return plain
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -140,6 +140,13 @@ def test_kind_decides_where_columns_allow_several(tmp_path: Path) -> None:
     assert load(tmp_path, lines(row), kind="text").forget == (Row("0", "t", kind="text"),)
 
 
+def test_a_list_of_strings_is_texts(tmp_path: Path) -> None:
+    """JSON as MUSE publishes its excerpts: no objects, one text each."""
+    (tmp_path / "rows.json").write_text('["first", "second"]', encoding="utf-8")
+    found = Files(forget="rows.json").load(DataContext(seed=0, base=tmp_path)).forget
+    assert found == (Row("0", "first", kind="text"), Row("1", "second", kind="text"))
+
+
 GOOD = {"question": "q", "answer": "a"}
 USER = {"role": "user", "content": "u"}
 BAD: dict[str, tuple[str | bytes, str]] = {

@@ -138,7 +138,9 @@ def test_other_formats_are_read(folder: Path) -> None:
 def test_what_is_missing_is_named(folder: Path) -> None:
     """A column, with its file; a folder that is not there."""
     (folder / "verbmem/forget.jsonl").write_text('{"prompt": "It", "truth": "rained."}\n')
-    with pytest.raises(DataError, match=r"forget\.jsonl:1: column 'gt' is missing"):
+    with pytest.raises(
+        DataError, match=r"forget\.jsonl:1: column 'gt' is missing.*give the benchmark's columns"
+    ):
         load(folder)
     with pytest.raises(DataError, match="no such folder"):
         load(folder / "gone")
