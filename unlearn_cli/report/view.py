@@ -220,7 +220,7 @@ def _block(name: str, found: list[Evaluation], forced: list[Evaluation]) -> Bloc
         metrics=shown,
         more=[row for row in metrics if row not in shown],
         notes=_notes(metrics, models),
-        charts=[c for c in (*_courses(compared), _truth_ratios(compared)) if c],
+        charts=[c for c in (*_courses(compared, shown), _truth_ratios(compared)) if c],
         answers=_answers(compared, _sort(forced).after),
         evaluations=found,
     )
@@ -239,13 +239,14 @@ def _notes(metrics: Sequence[MetricRow], models: Sequence[Evaluation | None]) ->
     return [*footnotes(metrics), *dict.fromkeys(own)]
 
 
-def _courses(compared: Compared) -> Iterator[Markup]:
-    """Metrics over steps: a chart for each set, one for each summary metric."""
+def _courses(compared: Compared, shown: Sequence[MetricRow]) -> Iterator[Markup]:
+    """The metrics that are shown, over steps: a chart for each set, one for each summary metric."""
+    wanted = {row.name for row in shown}
     groups: dict[str, list[str]] = defaultdict(list)
     for evaluation in compared.course:
         for name in evaluation.table.numbers:
             group = name.split(".")[0]
-            if name not in groups[group]:
+            if clean(name) in wanted and name not in groups[group]:
                 groups[group].append(name)
     for group, names in sorted(groups.items(), key=lambda item: "." in item[1][0]):
         series = [_course(name, compared) for name in names]
