@@ -114,3 +114,13 @@ def test_every_method_runs_with_every_retain_term(here: Here, method: str, retai
     assert [set(loss) for loss in losses[-2:]] == 2 * [
         {"total", "forget"} | ({"retain"} if retain != "none" else set())
     ]
+
+
+def test_the_report_of_one_run_goes_where_it_is_told(
+    finished: tuple[Workplace, Outcome, Path], tmp_path: Path
+) -> None:
+    """`unlearn report RUN --output FILE`: the bytes of the report in the run folder."""
+    place, _, run = finished
+    outcome = place.unlearn("report", str(run), "--output", str(tmp_path / "one.html"))
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "one.html").read_bytes() == (run / "report.html").read_bytes()

@@ -15,19 +15,22 @@ from unlearn_cli.cli.options import json_option
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File of a report of several runs.",
+    help="Write this file instead.",
 )
 @json_option
 def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     """Write RUN/report.html again from what the run folder RUN holds.
 
-    Works on runs that are not finished: it shows what is known so far. With --output one file sets
-    all the runs, which must be finished, side by side; a sweep's folder is all its runs.
+    Works on runs that are not finished: it shows what is known so far. With --output, one file: of
+    one run, its report; of several, which must be finished, all side by side. A sweep's folder is
+    all its runs.
     """
     from unlearn_cli.cli.result import write
     from unlearn_cli.runs import RunFolder
 
-    if output:
+    if output and len(runs) == 1 and (runs[0] / "spec.toml").is_file():
+        written = [str(write(RunFolder.open(runs[0]), output))]
+    elif output:
         from unlearn_cli.cli.compare import compare_runs, runs_of
         from unlearn_cli.report import write_comparison
 

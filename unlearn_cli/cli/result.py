@@ -45,12 +45,12 @@ def _find(found: list[Evaluation], label: str, evaluator: str) -> Evaluation | N
     return next((e for e in found if (e.label, e.evaluator) == (label, evaluator)), None)
 
 
-def write(run: RunFolder) -> Path:
-    """Write report.html, with the sections that plugins add; its path."""
+def write(run: RunFolder, path: Path | None = None) -> Path:
+    """Write the report, by default in the run folder, with the sections that plugins add; where."""
     from unlearn_cli.report import write_report
 
     added = hooks.call("report_sections", warn, run=run)
-    return write_report(run, [section for sections in added for section in sections])
+    return write_report(run, [section for sections in added for section in sections], path)
 
 
 def _finished(run: RunFolder) -> RunFinished:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from unlearn_cli.compare import Comparison, Group
 
 
-def write_report(run: RunFolder, sections: Sequence[tuple[str, str]] = ()) -> Path:
-    """Write `report.html` from what the run folder holds; works on unfinished runs too.
+def write_report(
+    run: RunFolder, sections: Sequence[tuple[str, str]] = (), path: Path | None = None
+) -> Path:
+    """Write the report of what the run folder holds; works on unfinished runs too.
 
     Args:
         run: the run.
         sections: further (title, HTML) parts, e.g. of plugins, put in as they are: whoever makes
             them escapes what others wrote.
+        path: where; `report.html` in the run folder if not given.
 
     Returns:
         The path of the report.
@@ -29,8 +32,9 @@ def write_report(run: RunFolder, sections: Sequence[tuple[str, str]] = ()) -> Pa
     from markupsafe import Markup
 
     marked = [(title, Markup(html)) for title, html in sections]  # noqa: S704 - documented above
-    write_atomically(run.report, _render("run.html.j2", _run(run) | {"sections": marked}))
-    return run.report
+    path = path or run.report
+    write_atomically(path, _render("run.html.j2", _run(run) | {"sections": marked}))
+    return path
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
