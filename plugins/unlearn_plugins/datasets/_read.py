@@ -84,6 +84,39 @@ def is_hub_id(path: str) -> bool:
     return shaped is not None and Path(path).suffix.lower() not in READERS
 
 
+class Benchmark:
+    """A public benchmark: on the hub, or a folder with one file for each of its splits."""
+
+    SUFFIXES = (".jsonl", ".json", ".parquet")
+
+    def __init__(self, path: str, base: Path, expected: str) -> None:
+        """`expected` says what works, where `path` is neither a folder nor shaped like a hub id."""
+        folder = (base / Path(path).expanduser()).absolute()
+        self.folder = folder if folder.is_dir() else None
+        self.path = path
+        if self.folder is None and not is_hub_id(path):
+            raise DataError("no such folder", where=str(folder), hint=f"give {expected}")
+
+    @property
+    def where(self) -> str:
+        """The folder or hub id."""
+        return str(self.folder or self.path)
+
+    def records(self, config: str, split: str | None = None) -> list[Record]:
+        """The records of a split: `CONFIG/SPLIT.jsonl`, or `CONFIG.jsonl` where a configuration has
+        one split only."""
+        if self.folder is None:
+            return read_hub(self.path, config, split or "train")
+        wanted = self.folder / config / split if split else self.folder / config
+        found = (wanted.with_name(f"{wanted.name}{suffix}") for suffix in self.SUFFIXES)
+        file = next((file for file in found if file.is_file()), None)
+        if file is None:
+            there = sorted(f.stem for f in wanted.parent.glob("*.*") if f.suffix in self.SUFFIXES)
+            hint = f"the folder has {', '.join(there) or 'none'}"
+            raise DataError("no such split", where=str(wanted), hint=hint)
+        return read(file)
+
+
 def known() -> str:
     """The file extensions that are read, for messages."""
     return ", ".join(READERS)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from unlearn_cli.api.data import Bundle, DataContext, Location, Row
 from unlearn_cli.errors import DataError
-from unlearn_plugins.datasets._read import Record, is_hub_id, read, read_hub
+from unlearn_plugins.datasets._read import Benchmark
 from unlearn_plugins.datasets._rows import Columns, Kind, make_rows
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+EXPECTED = "a folder with raw/forget.jsonl and its kin, or muse-bench/MUSE-News"
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,17 @@ class MUSE:
         Raises:
             DataError: a split is missing, or `fold` does not go with `part`.
         """
-        source = _Source(self.path, context.base)
-        holdout = source.rows("privleak", "holdout", "text")
+        source = Benchmark(self.path, context.base, EXPECTED)
+        holdout = _rows(source, "privleak", "holdout", "text")
         return Bundle(
-            forget=source.rows(self.part, self._forget, "text"),
-            retain=source.rows("raw", "retain1", "text"),
+            forget=_rows(source, self.part, self._forget, "text"),
+            retain=_rows(source, "raw", "retain1", "text"),
             holdout=holdout,
             evaluation={
-                "forget_verbmem": tuple(map(_apart, source.rows("verbmem", "forget"))),
+                "forget_verbmem": tuple(map(_apart, _rows(source, "verbmem", "forget"))),
                 "forget_knowmem": _few_shot(source, "forget_qa"),
                 "retain_knowmem": _few_shot(source, "retain_qa"),
-                "forget_privleak": source.rows("privleak", "forget", "text"),
+                "forget_privleak": _rows(source, "privleak", "forget", "text"),
                 "holdout_privleak": holdout,
             },
             columns={"path": source.where},
@@ -73,13 +71,13 @@ class MUSE:
         return "forget" if self.fold is None else f"forget_{self.fold}"
 
 
-def _few_shot(source: _Source, split: str) -> tuple[Row, ...]:
+def _few_shot(source: Benchmark, split: str) -> tuple[Row, ...]:
     """The questions of a split, each behind those of the split of shots."""
-    shots = source.rows("knowmem", f"{split}_icl", "qa")
+    shots = _rows(source, "knowmem", f"{split}_icl", "qa")
     before = "".join(f"{_question(shot)}{shot.answer}\n\n" for shot in shots)
     return tuple(
         replace(row, kind="completion", messages=(), prompt=before + _question(row))
-        for row in source.rows("knowmem", split, "qa")
+        for row in _rows(source, "knowmem", split, "qa")
     )
 
 
@@ -93,33 +91,7 @@ def _apart(row: Row) -> Row:
     return replace(row, answer=f" {row.answer}") if together else row
 
 
-class _Source:
-    """A folder of splits, or the hub."""
-
-    def __init__(self, path: str, base: Path) -> None:
-        folder = (base / Path(path).expanduser()).absolute()
-        self.folder = folder if folder.is_dir() else None
-        self.path = path
-        if self.folder is None and not is_hub_id(path):
-            hint = "give a folder with raw/forget.jsonl and its kin, or muse-bench/MUSE-News"
-            raise DataError("no such folder", where=str(folder), hint=hint)
-
-    @property
-    def where(self) -> str:
-        return str(self.folder or self.path)
-
-    def rows(self, config: str, split: str, kind: Kind = "completion") -> tuple[Row, ...]:
-        """The rows of a split."""
-        records = self._records(config, split)
-        return make_rows(records, Columns(completion="gt"), kind, settable=False).rows
-
-    def _records(self, config: str, split: str) -> Sequence[Record]:
-        if self.folder is None:
-            return read_hub(self.path, config, split)
-        found = (self.folder / config / f"{split}{suffix}" for suffix in SUFFIXES)
-        file = next((file for file in found if file.is_file()), None)
-        if file is None:
-            there = sorted(file.stem for file in (self.folder / config).glob("*.*"))
-            hint = f"the folder has {', '.join(there) or 'none'}"
-            raise DataError("no such split", where=str(self.folder / config / split), hint=hint)
-        return read(file)
+def _rows(source: Benchmark, config: str, split: str, kind: Kind = "completion") -> tuple[Row, ...]:
+    """The rows of a split."""
+    records = source.records(config, split)
+    return make_rows(records, Columns(completion="gt"), kind, settable=False).rows

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Gt
 
 from unlearn_cli.api.data import Bundle, DataContext, Location, Row
 from unlearn_cli.errors import DataError
-from unlearn_plugins.datasets._read import Record, is_hub_id, read, read_hub
+from unlearn_plugins.datasets._read import Benchmark
 from unlearn_plugins.datasets._rows import Columns, make_rows
 
+EXPECTED = "a folder with forget10.jsonl and its kin, or locuslab/TOFU"
 ROWS_PER_PERCENT = 40  # of 4,000
 
 
@@ -47,20 +47,20 @@ class TOFU:
         Raises:
             DataError: a part is missing, or `forget` and `retain` do not belong together.
         """
-        source = _Source(self.path, context.base)
-        retain = source.rows(_matching_retain(self.forget, self.retain))[: self.retain_rows]
+        source = Benchmark(self.path, context.base, EXPECTED)
+        retain = _rows(source, _matching_retain(self.forget, self.retain))[: self.retain_rows]
         trained = {row.id for row in retain}
-        kept = [row for row in source.rows("retain_perturbed") if row.id in trained]
+        kept = [row for row in _rows(source, "retain_perturbed") if row.id in trained]
         evaluation: dict[str, Sequence[Row]] = {
-            "forget": source.rows(f"{self.forget}_perturbed"),
+            "forget": _rows(source, f"{self.forget}_perturbed"),
             "retain": kept,
-            "real_authors": source.rows("real_authors_perturbed"),
-            "world_facts": source.rows("world_facts_perturbed"),
+            "real_authors": _rows(source, "real_authors_perturbed"),
+            "world_facts": _rows(source, "world_facts_perturbed"),
         }
         return Bundle(
-            forget=source.rows(self.forget),
+            forget=_rows(source, self.forget),
             retain=retain,
-            holdout=source.rows(self.holdout) if self.holdout else (),
+            holdout=_rows(source, self.holdout) if self.holdout else (),
             evaluation={name: tuple(rows[: self.eval_rows]) for name, rows in evaluation.items()},
             columns={"path": source.where},
         )
@@ -86,34 +86,8 @@ def first_id(part: str) -> int:
     return ROWS_PER_PERCENT * (100 - int(percent[1])) if percent else 0
 
 
-class _Source:
-    """A folder of parts, or the hub."""
-
-    def __init__(self, path: str, base: Path) -> None:
-        folder = (base / Path(path).expanduser()).absolute()
-        self.folder = folder if folder.is_dir() else None
-        self.path = path
-        if self.folder is None and not is_hub_id(path):
-            hint = "give a folder with forget10.jsonl and its kin, or locuslab/TOFU"
-            raise DataError("no such folder", where=str(folder), hint=hint)
-
-    @property
-    def where(self) -> str:
-        return str(self.folder or self.path)
-
-    def rows(self, part: str) -> tuple[Row, ...]:
-        """The rows of a part; ids count from `first_id`."""
-        rows = make_rows(self._records(part), Columns(), "qa", settable=False).rows
-        start = first_id(part)
-        return tuple(replace(row, id=str(start + index)) for index, row in enumerate(rows))
-
-    def _records(self, part: str) -> list[Record]:
-        if self.folder is None:
-            return read_hub(self.path, part)
-        file = self.folder / f"{part}.jsonl"
-        if not file.is_file():
-            parts = ", ".join(sorted(found.stem for found in self.folder.glob("*.jsonl")))
-            raise DataError(
-                "no such part", where=str(file), hint=f"the folder has {parts or 'none'}"
-            )
-        return read(file)
+def _rows(source: Benchmark, part: str) -> tuple[Row, ...]:
+    """The rows of a part; ids count from `first_id`."""
+    rows = make_rows(source.records(part), Columns(), "qa", settable=False).rows
+    start = first_id(part)
+    return tuple(replace(row, id=str(start + index)) for index, row in enumerate(rows))

@@ -104,9 +104,7 @@ def test_parts_of_other_names_are_taken_as_they_are(folder: Path) -> None:
 
 def test_what_is_missing_is_named(folder: Path) -> None:
     """A part that the folder lacks, with what it has; a folder that is not there."""
-    with pytest.raises(
-        DataError, match=r"holdout01\.jsonl: no such part; the folder has forget01, "
-    ):
+    with pytest.raises(DataError, match=r"holdout01: no such split; the folder has forget01, "):
         load(folder, forget="forget01", holdout="holdout01")
     with pytest.raises(DataError, match="no such folder"):
         load(folder / "gone")
