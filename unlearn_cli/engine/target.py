@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -134,23 +134,12 @@ class FineTuning:
         self, loaded: Loaded, stage: str, title: str, rows: Sequence[Row], folder: Path
     ) -> None:
         session, recipe = self.session, self.recipe
-        items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
-        plan = make_plan(
-            forget=len(items),
-            retain=0,
-            batch_size=recipe.batch_size,
-            seed=session.spec.seed,
-            epochs=recipe.epochs,
-        )
         # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
         checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
-        trainer = Trainer(
-            session.accelerator,
-            Scorer(loaded.model),
-            loaded.tokenizer,
-            plan,
-            {"rows": items},
-            [nll_term("rows", 1.0)],
+        trainer = _trainer(
+            session,
+            loaded,
+            rows,
             Optimization(
                 recipe.learning_rate,
                 recipe.schedule,
@@ -162,14 +151,14 @@ class FineTuning:
             ),
             checkpoints,
             stage=stage,
-            pad_id=loaded.pad_id,
-            emit=session.emit,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
             stop=self.stopper,
         )
         state, _ = checkpoints.newest()
         if state:
             trainer.resume(state)
-        with session.stage(stage, title, len(plan.steps)):
+        with session.stage(stage, title, len(trainer.plan.steps)):
             trainer.fit()
         if session.accelerator.is_main_process:
             save_model(loaded.model, loaded.tokenizer, folder)
@@ -183,32 +172,57 @@ def fine_tune_briefly(
 ) -> None:
     """Fine-tune a model in place as a stress test asks: all parameters, a constant rate, and no
     checkpoint."""
+    loaded.model.requires_grad_(False)
+    for parameter in own_parameters(loaded.model):
+        parameter.requires_grad_(True)
+    _trainer(
+        session,
+        loaded,
+        rows,
+        Optimization(recipe.learning_rate, "constant", 0, 0, 1, session.spec.train.micro_batch),
+        Checkpoints(Path(os.devnull)),
+        stage=stage,
+        batch_size=recipe.batch_size,
+        epochs=None if recipe.steps else recipe.epochs,
+        steps=recipe.steps,
+    ).fit()
+    session.accelerator.free_memory()
+
+
+def _trainer(
+    session: Session,
+    loaded: Loaded,
+    rows: Sequence[Row],
+    optimization: Optimization,
+    checkpoints: Checkpoints,
+    *,
+    stage: str,
+    batch_size: int,
+    epochs: float | None,
+    steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trainer:
+    """Plain fine-tuning of a model on rows, about to begin."""
     items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
     plan = make_plan(
         forget=len(items),
         retain=0,
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
         seed=session.spec.seed,
-        epochs=None if recipe.steps else recipe.epochs,
-        steps=recipe.steps,
+        epochs=epochs,
+        steps=steps,
     )
-    loaded.model.requires_grad_(False)
-    for parameter in own_parameters(loaded.model):
-        parameter.requires_grad_(True)
-    train = session.spec.train
-    options = Optimization(recipe.learning_rate, "constant", 0.0, 0.0, 1.0, train.micro_batch)
-    trainer = Trainer(
+    return Trainer(
         session.accelerator,
         Scorer(loaded.model),
         loaded.tokenizer,
         plan,
         {"rows": items},
         [nll_term("rows", 1.0)],
-        options,
-        Checkpoints(Path(os.devnull)),
+        optimization,
+        checkpoints,
         stage=stage,
         pad_id=loaded.pad_id,
         emit=session.emit,
+        stop=stop,
     )
-    trainer.fit()
-    session.accelerator.free_memory()
