@@ -167,6 +167,26 @@ def test_an_adapter_can_be_unlearned_further(place: Workplace, here: Here) -> No
     assert_same_rows(evaluation(place.run_folder("whole"), "step-0"), before)
 
 
+@pytest.mark.parametrize("table", ["model", "target"])
+def test_an_adapter_is_a_model_to_edit_and_to_fine_tune(
+    place: Workplace, here: Here, table: str
+) -> None:
+    """A task vector is taken from the merged weights; a target can be fine-tuned from them."""
+    assert here("run", "spec.toml", *settings(*LORA), "--name", "first").code == 0
+    first = json.dumps(str(place.run_folder("first") / "model"))
+    spec = place.spec.read_text("utf-8")
+    if table == "target":
+        spec = spec.replace('base = "builtin:tiny"', f"base = {first}")
+    else:
+        spec = spec.replace('base = "builtin:tiny"', "") + f"\n[model]\npath = {first}\n"
+    place.spec.write_text(spec, "utf-8")
+    keys = ("method.name=task_vector", "train.learning_rate=1e-3")
+    outcome = here("run", "spec.toml", *settings(*keys))
+    assert outcome.code == 0, outcome.err
+    names = load_file(place.run_folder("tiny") / "model" / "model.safetensors").keys()
+    assert not [name for name in names if "lora" in name or "base_layer" in name]
+
+
 def test_two_processes_train_the_adapter_that_one_trains(
     finished: tuple[Workplace, Outcome, Path],
 ) -> None:

@@ -144,7 +144,7 @@ def merge(model: Any) -> None:
         setattr(model.get_submodule(parent), attribute, layer.get_base_layer())
     if adapter_config(model) is not None:
         del model.peft_config
-    model.requires_grad_(True)
+        model.requires_grad_(True)
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from unlearn_cli.api.data import Bundle, DataContext, Row
 from unlearn_cli.engine.cache import content_key
 from unlearn_cli.engine.data import check_overlap, fingerprint
 from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.lora import merge
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.errors import UsageError
 from unlearn_cli.events import (
@@ -89,11 +90,13 @@ class Session:
         splits = [bundle.forget, bundle.retain, *bundle.evaluation.values()]
         return [text for rows in splits for row in rows for text in _texts(row)]
 
-    def load(self, path: str) -> Loaded:
-        """Load a model and put it on this process's device."""
+    def load(self, path: str, *, whole: bool = False) -> Loaded:
+        """Load a model and put it on this process's device; `whole` merges an adapter into it."""
         texts = self.texts() if path.startswith("builtin:") else ()
         loaded = load_model(self.spec.model, path, self.device, texts, self.spec.seed)
         loaded.model.to(self.device)
+        if whole:
+            merge(loaded.model)
         return loaded
 
     def encoder(self, tokenizer: Any) -> Encoder:

@@ -102,7 +102,7 @@ class FineTuning:
 
     def _load_base(self) -> Loaded:
         loaded, self._base = self._base, None
-        return loaded or self.session.load(self.base)
+        return loaded or self.session.load(self.base, whole=True)
 
     @cached_property
     def _base_key(self) -> tuple[str, str]:

@@ -87,7 +87,8 @@ class Unlearning:
             merge(self.loaded.model)
         if not hasattr(self.work.method, "edit"):
             return
-        before = dict(self.session.load(self.loaded.source).model.named_parameters())
+        unchanged = self.session.load(self.loaded.source, whole=True)
+        before = dict(unchanged.model.named_parameters())
         after = dict(self.loaded.model.named_parameters())
         for name in self.work.choice.parameters:
             edited = self.work.method.edit(before[name].float(), after[name].float())
