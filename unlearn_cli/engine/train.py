@@ -120,21 +120,24 @@ class Trainer:
         Raises RunError where a loss is not finite, Interrupted where the user stopped the run;
         both leave the checkpoints as they are, the latter with one for the last step.
         """
-        self.scorer.train()
-        for step in self.plan.steps[self.done :]:
-            started = time.perf_counter()
-            rate = self.scheduler.get_last_lr()[0]
-            losses, norm, tokens = self._step(step)
-            self.done += 1
-            self._report(losses, norm, tokens, rate, time.perf_counter() - started)
-            self._reweigh(losses)
+        while self.done < len(self.plan.steps):
+            self.step()
             metric = due.evaluate(self.done)
-            self.scorer.train()
             stopping = self._stopping()
             if due.checkpoint(self.done) or stopping:
                 self._checkpoint(metric)
             if stopping:
                 raise Interrupted(f"interrupted after step {self.done}")
+
+    def step(self) -> None:
+        """Take the next step; raises RunError as `fit` does."""
+        started = time.perf_counter()
+        self.scorer.train()
+        rate = self.scheduler.get_last_lr()[0]
+        losses, norm, tokens = self._step(self.plan.steps[self.done])
+        self.done += 1
+        self._report(losses, norm, tokens, rate, time.perf_counter() - started)
+        self._reweigh(losses)
 
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
         torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
