@@ -55,6 +55,12 @@ def compare_methods(session: nox.Session) -> None:
     session.run(f"{BIN}/python", "docs/compare_methods.py", str(folder))
 
 
+@nox.session(venv_backend="none", requires=["dev"], default=False)
+def bench(session: nox.Session) -> None:
+    """Time and memory against the plain way: `nox -s bench -- --tofu FOLDER --json FILE`."""
+    session.run(f"{BIN}/python", "docs/bench/bench.py", *session.posargs)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The built wheel in a clean environment, and a stranger's plugin beside it."""

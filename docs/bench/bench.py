@@ -77,7 +77,9 @@ def main() -> int:
         found = [_compare(name, options) for name in names]
     if arguments.json:
         rows = [asdict(one) | {"faster": one.faster, "memory": one.memory} for one in found]
-        text = json.dumps({"options": asdict(options), "machine": _machine(), "rows": rows}, indent=1)
+        text = json.dumps(
+            {"options": asdict(options), "machine": _machine(), "rows": rows}, indent=1
+        )
         Path(arguments.json).write_text(text + "\n", encoding="utf-8")
     return 0
 
@@ -138,7 +140,7 @@ def _plain(options: Options) -> dict[str, Any]:
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", json.dumps(task)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 

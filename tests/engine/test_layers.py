@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unlearn_cli.api.hidden import Hidden
-from unlearn_cli.engine.forward import Scorer, collate
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.layers import blocks, find_layers, find_parameters, train_only, up_to
 from unlearn_cli.errors import UsageError
 from unlearn_cli.testing import made_up_rows, tiny_model
@@ -61,8 +61,8 @@ def test_parameters_behind_the_block_that_is_read_are_refused() -> None:
     assert all(name.startswith(FIRST) for name in everything[1:])
 
 
-def _hidden(model: Any, layers: dict[str, str], pad_id: int = 0) -> Hidden:
-    found = Scorer(model.eval())(collate(made_up_rows(4), pad_id), layers)
+def _hidden(model: Any, layers: dict[str, str]) -> Hidden:
+    found = Scorer(model.eval())(made_up_rows(4), layers)
     assert isinstance(found, Hidden)
     return found
 
@@ -82,7 +82,7 @@ def test_activations_are_those_of_a_whole_pass() -> None:
 
 def test_activations_have_the_order_of_the_patterns_and_not_of_the_blocks() -> None:
     """The reference store numbers them so: named from behind, each pattern still has its block."""
-    scorer, batch = Scorer(tiny_model()), collate(made_up_rows(3), pad_id=0)
+    scorer, batch = Scorer(tiny_model()), made_up_rows(3)
     forward = scorer(batch, {"a": FIRST, "b": SECOND})
     backward = scorer(batch, {"b": SECOND, "a": FIRST})
     assert list(backward.layers) == ["b", "a"]
@@ -100,6 +100,7 @@ def test_tokens_that_predict_an_answer_are_marked() -> None:
 def test_no_block_behind_the_last_one_read_runs() -> None:
     """Block 1 and the output layer are not called, and are there again afterwards."""
     model, called = tiny_model(), []
+    _hidden(model, {"a": FIRST})  # the first pass of a model tries out more
     for module in (model.model.layers[1], model.lm_head):
         module.register_forward_hook(lambda *_: called.append(1))
     _hidden(model, {"a": FIRST})

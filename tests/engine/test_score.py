@@ -23,7 +23,7 @@ from unlearn_cli.api.evaluate import Answer
 from unlearn_cli.engine import score as scoring
 from unlearn_cli.engine.builtin import make_tiny
 from unlearn_cli.engine.encode import Encoded, Encoder
-from unlearn_cli.engine.forward import Batch, Scorer
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.score import Memo, _batches, score_probes
 from unlearn_cli.errors import RunError
 from unlearn_cli.spec.tables import TemplateTable
@@ -162,9 +162,9 @@ def test_each_answer_is_scored_once(tiny: Tiny) -> None:
     seen: list[int] = []
 
     class Counting(torch.nn.Module):
-        def forward(self, batch: Batch) -> Any:
-            seen.append(len(batch.input_ids))
-            return scorer(batch)
+        def forward(self, items: Any) -> Any:
+            seen.append(len(items))
+            return scorer(items)
 
     scorer = Scorer(tiny.model)
     same = Row.qa("same", "Who?", "Ann", paraphrase="Ann")
@@ -274,10 +274,10 @@ def test_a_batch_that_does_not_fit_is_halved(tiny: Tiny, monkeypatch: pytest.Mon
     expected = plain(tiny.score(PROBES, 2))
     real = Scorer.forward
 
-    def limited(self: Scorer, batch: Batch, *rest: Any) -> Any:
-        if len(batch.input_ids) > limit:
+    def limited(self: Scorer, items: Any, *rest: Any) -> Any:
+        if len(items) > limit:
             raise torch.OutOfMemoryError
-        return real(self, batch, *rest)
+        return real(self, items, *rest)
 
     monkeypatch.setattr(Scorer, "forward", limited)
     limit = 2
@@ -295,7 +295,7 @@ def test_what_was_said_is_not_asked_again(tiny: Tiny) -> None:
     first = tiny.score(PROBES, memo=memo)
 
     class Silent(torch.nn.Module):
-        def forward(self, batch: Batch) -> Any:
+        def forward(self, items: Any) -> Any:
             raise AssertionError
 
     silent = Tiny()
@@ -306,7 +306,7 @@ def test_what_was_said_is_not_asked_again(tiny: Tiny) -> None:
 def test_a_batch_has_as_many_tokens_whatever_its_rows() -> None:
     """Two of the longest row, 12 tokens, or as many of shorter ones as fit into 24."""
     lengths = dict(enumerate([12, 3, 6, 3, 5, 3, 12]))
-    assert _batches(lengths, 2) == [[0, 6], [2, 4, 1, 3], [5]]
+    assert _batches(lengths, 2, {k: k for k in lengths}) == [[0, 6], [2, 4, 1, 3], [5]]
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ class Setting:
         scorer, accelerator = Scorer(self.model), Accelerator()
         requests = reference_requests(plan, streams, needs, retain, layers)
         store = make_store(
-            folder / "reference", requests, scorer, accelerator, pad_id=0, micro_batch=micro_batch
+            folder / "reference", requests, scorer, accelerator, micro_batch=micro_batch
         )
         self.store: ReferenceStore = store
         terms = [forget_term(method, needs, 0.5, alternates, {"reference": store}, layers)]
@@ -162,7 +162,6 @@ class Setting:
             ),
             self.checkpoints,
             stage="train",
-            pad_id=0,
             emit=self.recorder,
             stop=stop,
             reweigh=getattr(method, "weights", None),
@@ -234,10 +233,8 @@ def test_the_reference_pass_equals_a_second_model(tmp_path: Path) -> None:
     setting = Setting(tmp_path, PairLoss(), retain="kl")
     setting.trainer.fit()
     second = Scorer(tiny_model().eval())
-    from unlearn_cli.engine.forward import collate
-
     rows = setting.trainer.plan.steps[0].retain.tolist()
-    expected = second(collate([RETAIN[row] for row in rows], 0))
+    expected = second([RETAIN[row] for row in rows])
     found = setting.store.scores("retain", rows, expected)
     torch.testing.assert_close(found.token_logp, expected.token_logp)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)

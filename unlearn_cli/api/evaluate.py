@@ -26,8 +26,8 @@ Answer = Literal["answer", "paraphrase", "perturbed"]
 Need = Literal[
     "answer", "paraphrase", "perturbed", "generation", "samples", "distribution", "gradient"
 ]
-"""What a row metric reads of a scored row. `distribution` and `gradient` are of the answers that
-are scored: `expected_logp` and `spread_logp`, and `gradient_norm`."""
+"""What a row metric reads of a scored row. `distribution` and `gradient` are of the true answer:
+`expected_logp` and `spread_logp`, and `gradient_norm`."""
 
 
 def about_forget(set: str) -> bool:  # noqa: A002 - the field's own word

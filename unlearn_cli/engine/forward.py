@@ -1,18 +1,19 @@
 """From token ids to scores of answers: the one forward pass that training and evaluation share.
 
-Rows are padded on the right; the attention mask comes from their lengths, never from token ids, so
-a pad token that equals the end token is harmless.
+Rows go through the model as a forest (see `pack`) where it can read one. Else they are padded on
+the right; the attention mask comes from their lengths, never from token ids, so any pad token does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,55 +21,81 @@ from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.layers import deepest, up_to
+from unlearn_cli.engine.pack import attention, longest, packs, plant
+
+PAD = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B encoded rows of at most T tokens, with N answer tokens in all."""
+    """B encoded rows of P tokens in all, with N answer tokens, as a model takes them."""
 
-    input_ids: Tensor
-    """(B, T) int64, padded on the right."""
-    attention_mask: Tensor
-    """(B, T) int64, 1 up to each row's length."""
+    inputs: Mapping[str, Any]
+    """What the model's forward takes. It gives hidden states of which the first two dimensions,
+    flattened, are called places."""
+    rows: int
+    """B."""
+    token_row: Tensor
+    """(P,) int64, the row of each token, ascending."""
+    token_place: Tensor
+    """(P,) int64, where it is."""
     row: Tensor
     """(N,) int64, the row of each answer token, ascending."""
-    position: Tensor
-    """(N,) int64, the position that predicts the answer token: its index minus one."""
+    place: Tensor
+    """(N,) int64, the place that predicts the answer token: that of the token before it."""
     labels: Tensor
     """(N,) int64, the answer tokens."""
-    tokens: int
-    """Tokens without padding."""
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
 
 
-def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
-    """Pad rows into a batch; `pad_id` may be any token."""
-    longest = max(len(item.input_ids) for item in items)
-    input_ids = np.full((len(items), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(items), longest), dtype=np.int64)
+def collate(items: Sequence[Encoded], device: torch.device, *, packed: bool) -> Batch:
+    """Rows as a forest, or padded."""
+    inputs, places = (_packed if packed else _padded)(items, device)
+    lengths = [len(item.input_ids) for item in items]
+    answers = [item.end - item.start for item in items]
+
+    def put(array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    order = np.arange(len(items))
+    pairs = list(zip(items, places, strict=True))
+    labels = np.concatenate([item.input_ids[item.start : item.end] for item in items])
+    return Batch(
+        inputs,
+        rows=len(items),
+        token_row=put(np.repeat(order, lengths)),
+        token_place=put(np.concatenate(places)),
+        row=put(np.repeat(order, answers)),
+        place=put(np.concatenate([at[item.start - 1 : item.end - 1] for item, at in pairs])),
+        labels=put(labels.astype(np.int64)),
+    )
+
+
+Inputs = tuple[dict[str, Any], Sequence[NDArray[np.int64]]]
+"""What a model's forward takes, and for each row the places of its tokens."""
+
+
+def _packed(items: Sequence[Encoded], device: torch.device) -> Inputs:
+    forest = plant([item.input_ids for item in items])
+    inputs = {
+        "input_ids": torch.from_numpy(forest.input_ids)[None].to(device),
+        "position_ids": torch.from_numpy(forest.position_ids)[None].to(device),
+        # Models take a mask of four dimensions as it is, and make none of (T, T) of their own.
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        "forest": attention(forest, device),
+    }
+    return inputs, forest.places
+
+
+def _padded(items: Sequence[Encoded], device: torch.device) -> Inputs:
+    longest_row = max(len(item.input_ids) for item in items)
+    input_ids = np.full((len(items), longest_row), PAD, dtype=np.int64)
+    mask = np.zeros((len(items), longest_row), dtype=np.int64)
     for b, item in enumerate(items):
         input_ids[b, : len(item.input_ids)] = item.input_ids
         mask[b, : len(item.input_ids)] = 1
-    return Batch(
-        input_ids=torch.from_numpy(input_ids),
-        attention_mask=torch.from_numpy(mask),
-        row=torch.from_numpy(np.repeat(np.arange(len(items)), [i.end - i.start for i in items])),
-        position=torch.from_numpy(
-            np.concatenate([np.arange(i.start - 1, i.end - 1, dtype=np.int64) for i in items])
-        ),
-        labels=torch.from_numpy(
-            np.concatenate([i.input_ids[i.start : i.end].astype(np.int64) for i in items])
-        ),
-        tokens=int(mask.sum()),
-    )
+    arrays = {"input_ids": input_ids, "attention_mask": mask}
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return inputs, [b * longest_row + np.arange(n) for b, n in enumerate(mask.sum(1))]
 
 
 class Scorer(nn.Module):
@@ -85,38 +112,68 @@ class Scorer(nn.Module):
         self.hidden: Tensor | None = None
         """(N, d) hidden states that entered the output layer in the last forward pass."""
 
-    def forward(self, batch: Batch, layers: Mapping[str, str] | None = None) -> Scores | Hidden:
-        """Score the answers of a batch; with `layers`, run up to the deepest of these blocks.
+    def forward(
+        self, items: Sequence[Encoded], layers: Mapping[str, str] | None = None
+    ) -> Scores | Hidden:
+        """Score the answers of rows; with `layers`, run up to the deepest of these blocks.
 
         Args:
-            batch: rows.
+            items: B rows.
             layers: key -> name of a block.
 
         Returns:
             Scores, or Hidden with the key of each block; in float32 also where the model is in
             half precision.
         """
-        return self._hidden(batch, layers) if layers else self.score(batch)
+        batch = collate(items, self.model.device, packed=self._packs(items))
+        return self._hidden(batch, layers) if layers else self._score(batch)
 
-    def score(self, batch: Batch) -> Scores:
+    def score(self, items: Sequence[Encoded]) -> Scores:
         """The scores of the answers."""
+        scores = self(items)
+        assert isinstance(scores, Scores)  # noqa: S101 - narrows the type: no layers were named
+        return scores
 
+    def _packs(self, items: Sequence[Encoded]) -> bool:
+        most = longest(self.model)
+        fits = most is None or max(len(item.input_ids) for item in items) <= most
+        return fits and packs(self.model, self._try_out)
+
+    @torch.no_grad()
+    def _try_out(self, packed: bool) -> Tensor:
+        """Log-probabilities of made-up answers, three of them to one prompt; raises where not every
+        block attended as it should."""
+        ids = np.arange(40, dtype=np.int32) % self.model.get_input_embeddings().num_embeddings
+        rows = [np.concatenate([ids[:20], ids[k : k + 9]]) for k in (20, 24, 31)] + [ids[5:18]]
+        batch = collate(
+            [Encoded(row, 3, len(row)) for row in rows], self.model.device, packed=packed
+        )
+        training = self.model.training
+        self.model.eval()
+        try:
+            found = self._score(batch).token_logp
+        finally:
+            self.model.train(training)
+        blocks = self.model.config.get_text_config().num_hidden_layers
+        if packed and batch.inputs["forest"].calls != blocks:
+            raise ValueError("not every block attends")
+        return found
+
+    def _score(self, batch: Batch) -> Scores:
         def keep_answers(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            self.hidden = inputs[0][batch.row, batch.position]
+            self.hidden = inputs[0].flatten(0, 1)[batch.place]
             return (self.hidden[None], *inputs[1:])
 
         head = self.model.get_output_embeddings()
         with head.register_forward_pre_hook(keep_answers):
-            output = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
+            output = self.model(**batch.inputs, use_cache=False)
         logits = at_least_float32(output.logits[0])
         token_logp = -F.cross_entropy(logits, batch.labels, reduction="none")
         return Scores(
             token_logp=token_logp,
             row=batch.row,
             labels=batch.labels,
-            rows=len(batch.input_ids),
+            rows=batch.rows,
             make_logits=lambda: logits,
         )
 
@@ -133,18 +190,20 @@ class Scorer(nn.Module):
             for key, name in layers.items():
                 block = self.model.get_submodule(name)
                 hooks.enter_context(block.register_forward_hook(keep(key)))
-            self.model.get_decoder()(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
-        mask = batch.attention_mask.bool()
-        at_answer = torch.zeros_like(mask)
-        at_answer[batch.row, batch.position] = True
+            self.model.get_decoder()(**batch.inputs, use_cache=False)
+        states = {key: found[key].flatten(0, 1)[batch.token_place] for key in layers}
         return Hidden(
-            layers={key: at_least_float32(found[key][mask]) for key in layers},  # not as they ran
-            at_answer=at_answer[mask],
-            row=mask.nonzero()[:, 0],
-            rows=len(mask),
+            layers={key: at_least_float32(state) for key, state in states.items()},
+            at_answer=_predicting(batch),
+            row=batch.token_row,
+            rows=batch.rows,
         )
+
+
+def _predicting(batch: Batch) -> Tensor:
+    """(P,) bool, whether a token predicts an answer token of its own row."""
+    most = int(batch.token_place.max()) + 1  # rows share places, so a place alone does not tell
+    return torch.isin(batch.token_row * most + batch.token_place, batch.row * most + batch.place)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -152,19 +211,31 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def split_scores(scores: Scores, parts: int) -> list[Scores]:
-    """Scores of `parts` equal groups of rows that went through one forward pass together."""
-    rows = scores.rows // parts
-    edges = torch.searchsorted(scores.row, torch.arange(0, scores.rows + 1, rows).to(scores.row))
-    return [_slice(scores, k * rows, rows, edges[k], edges[k + 1]) for k in range(parts)]
+def split(seen: Scores | Hidden, counts: Sequence[int]) -> list[Any]:
+    """What was said of groups of so many rows each, which went through one forward pass."""
+    edges = np.cumsum([0, *counts])
+    cuts = torch.searchsorted(seen.row, torch.from_numpy(edges).to(seen.row)).tolist()
+    slice_of = _slice_scores if isinstance(seen, Scores) else _slice_hidden
+    return [
+        slice_of(seen, int(edges[k]), count, slice(cuts[k], cuts[k + 1]))  # type: ignore[arg-type]
+        for k, count in enumerate(counts)
+    ]
 
 
-def _slice(scores: Scores, first_row: int, rows: int, start: Tensor, end: Tensor) -> Scores:
-    part = slice(int(start), int(end))
+def _slice_scores(scores: Scores, first_row: int, rows: int, part: slice) -> Scores:
     return Scores(
         token_logp=scores.token_logp[part],
         row=scores.row[part] - first_row,
         labels=scores.labels[part],
         rows=rows,
         make_logits=lambda: scores.logits[part],
+    )
+
+
+def _slice_hidden(hidden: Hidden, first_row: int, rows: int, part: slice) -> Hidden:
+    return Hidden(
+        layers={key: state[part] for key, state in hidden.layers.items()},
+        at_answer=hidden.at_answer[part],
+        row=hidden.row[part] - first_row,
+        rows=rows,
     )

@@ -16,8 +16,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from unlearn_cli.engine.forward import collate
-from unlearn_cli.engine.objective import Rows, Streams, Term, split_by_stream
+from unlearn_cli.engine.encode import Encoded
+from unlearn_cli.engine.forward import split
+from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
 
 
@@ -44,11 +45,10 @@ class Gradients:
         streams: Streams,
         *,
         micro_batch: int,
-        pad_id: int,
     ) -> None:
         """`scorer` is a `Scorer`, prepared by accelerate where there are several processes."""
         self.accelerator, self.scorer, self.streams = accelerator, scorer, streams
-        self.micro_batch, self.pad_id = micro_batch, pad_id
+        self.micro_batch = micro_batch
 
     def add(
         self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
@@ -64,44 +64,94 @@ class Gradients:
         Returns:
             This process's part of each term's unweighted mean, and the tokens that it ran.
         """
-        work = [(term, *part) for term in terms for part in self._parts(term, step)]
-        sums, tokens = dict.fromkeys((term.name for term in terms), 0.0), 0
-        for number, (term, rows, share) in enumerate(work):
+        work = [part for group in _together(terms) for part in self._parts(group, step)]
+        counts = {term.name: term.count(self.streams, term.rows(step)) for term in terms}
+        sums, tokens = dict.fromkeys(counts, 0.0), 0
+        for number, part in enumerate(work):
             last = sync and number == len(work) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
-                value, ran = self._backward(term, weights[term.name], rows, share)
-            sums[term.name] += value
-            tokens += ran
+                values = self._backward(part, weights, counts)
+            for name, value in values.items():
+                sums[name] += value
+            tokens += self._tokens(part)
         return sums, tokens
 
-    def _parts(self, term: Term, step: Step) -> Iterator[tuple[Rows, float]]:
-        """This process's micro-batches of a term: rows, and by what their sum is divided.
+    def _parts(self, terms: Sequence[Term], step: Step) -> Iterator[_Part]:
+        """This process's micro-batches of terms that read the same.
 
         Rows of similar length go together. Every process yields the same number of parts, because
-        their collective operations must match; one without rows repeats a row with weight 0.
+        their collective operations must match; one without rows repeats a row and drops it.
         """
-        rows = term.rows(step)
-        count = term.count(self.streams, rows)
-        total = len(rows[term.counted])
-        order = sorted(range(total), key=lambda k: self._length(rows, k))
+        rows = {term.name: term.rows(step) for term in terms}
+        examples = [(term, k) for term in terms for k in range(len(rows[term.name][term.counted]))]
+        order = sorted(examples, key=lambda one: self._length(rows[one[0].name], one[1]))
         processes, me = self.accelerator.num_processes, self.accelerator.process_index
-        for start in range(0, math.ceil(total / processes), self.micro_batch):
+        for start in range(0, math.ceil(len(order) / processes), self.micro_batch):
             mine = order[me::processes][start : start + self.micro_batch]
             chosen = mine or order[:1]
-            part = {name: [indices[k] for k in chosen] for name, indices in rows.items()}
-            yield part, 1 / count if mine else 0.0
+            taken = {term.name: [k for of, k in chosen if of is term] for term in terms}
+            yield _Part(
+                [
+                    (
+                        term,
+                        {s: [r[k] for k in taken[term.name]] for s, r in rows[term.name].items()},
+                    )
+                    for term in terms
+                    if taken[term.name]
+                ],
+                counts=bool(mine),
+            )
 
     def _length(self, rows: Rows, k: int) -> int:
         return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
 
-    def _backward(self, term: Term, weight: float, rows: Rows, share: float) -> tuple[float, int]:
-        items = [self.streams[name][row] for name, indices in rows.items() for row in indices]
-        batch = collate(items, self.pad_id).to(self.accelerator.device)
-        seen = split_by_stream(self.scorer(batch, term.layers), list(rows))
-        mean = term.values(seen, rows).sum() * share
+    def _tokens(self, part: _Part) -> int:
+        return sum(len(item.input_ids) for item in part.items(self.streams)) if part.counts else 0
+
+    def _backward(
+        self, part: _Part, weights: Mapping[str, float], counts: Mapping[str, int]
+    ) -> dict[str, float]:
+        """Add the gradients of one forward pass; what each term is there."""
+        seen = self.scorer(part.items(self.streams), part.terms[0][0].layers)
+        groups = [
+            (term, name, indices) for term, rows in part.terms for name, indices in rows.items()
+        ]
+        found = iter(split(seen, [len(indices) for _, _, indices in groups]))
+        values = {}
+        for term, rows in part.terms:
+            said = {name: next(found) for name in rows}
+            share = 1 / counts[term.name] if part.counts else 0.0
+            values[term.name] = term.values(said, rows).sum() * share
+        total = sum(weights[name] * value for name, value in values.items())
         # Processes average their gradients; the loss is a sum over them.
-        self.accelerator.backward(weight * self.accelerator.num_processes * mean)
-        return float(mean.detach()), batch.tokens if share else 0
+        self.accelerator.backward(self.accelerator.num_processes * total)
+        return {name: float(value.detach()) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one process takes through the model at once."""
+
+    terms: Sequence[tuple[Term, Rows]]
+    counts: bool
+    """Whether it is of account."""
+
+    def items(self, streams: Streams) -> list[Encoded]:
+        """Its rows, term after term and stream after stream."""
+        return [
+            streams[name][row]
+            for _, rows in self.terms
+            for name, indices in rows.items()
+            for row in indices
+        ]
+
+
+def _together(terms: Sequence[Term]) -> list[list[Term]]:
+    """Terms in groups that one forward pass serves: of scores, or of the same activations."""
+    groups: dict[tuple[tuple[str, str], ...], list[Term]] = {}
+    for term in terms:
+        groups.setdefault(tuple(term.layers.items()), []).append(term)
+    return list(groups.values())
 
 
 def add_smoothed(

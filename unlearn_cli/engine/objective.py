@@ -17,7 +17,6 @@ from torch import Tensor
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
-from unlearn_cli.engine.forward import split_scores
 from unlearn_cli.engine.method import PARAMETERS, Needs, Per
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.reference import ReferenceStore, Request
@@ -55,13 +54,6 @@ class Term:
         if self.per == "position":
             return sum(len(item.input_ids) for item in chosen)
         return sum(item.end - item.start for item in chosen)
-
-
-def split_by_stream(seen: Scores | Hidden, names: Sequence[str]) -> Seen:
-    """What was said of rows that were stacked stream after stream in one forward pass."""
-    if isinstance(seen, Hidden):  # of one stream: methods read activations of the forget rows
-        return {names[0]: seen}
-    return dict(zip(names, split_scores(seen, len(names)), strict=True))
 
 
 def forget_term(

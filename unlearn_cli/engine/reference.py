@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
-from unlearn_cli.engine.forward import Batch, Scorer, at_least_float32, collate
+from unlearn_cli.engine.forward import Scorer, at_least_float32
 from unlearn_cli.engine.models import writing
 from unlearn_cli.errors import RunError
 
@@ -166,7 +166,6 @@ def make_store(
     scorer: Scorer,
     accelerator: Accelerator,
     *,
-    pad_id: int,
     micro_batch: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ReferenceStore:
@@ -180,7 +179,7 @@ def make_store(
             folder.mkdir(parents=True, exist_ok=True)
         done = 0
         for request in requests:
-            _make_stream(folder, request, scorer, head, accelerator, pad_id, micro_batch)
+            _make_stream(folder, request, scorer, head, accelerator, micro_batch)
             done += len(request.rows)
             progress(done)
         if accelerator.is_main_process:
@@ -195,7 +194,6 @@ def _make_stream(
     scorer: Scorer,
     head: FrozenHead | None,
     accelerator: Accelerator,
-    pad_id: int,
     micro_batch: int,
 ) -> None:
     by_length = sorted(request.rows, key=lambda row: len(request.items[row].input_ids))
@@ -203,12 +201,12 @@ def _make_stream(
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     scored: dict[int, Arrays] = {}
     for rows in mine:
-        batch = collate([request.items[row] for row in rows], pad_id).to(accelerator.device)
+        items = [request.items[row] for row in rows]
         with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
             found = (
-                _activations(scorer, batch, request.layers)
+                _activations(scorer, items, request.layers)
                 if request.layers
-                else _scores(scorer, batch, head if request.logits else None)
+                else _scores(scorer, items, head if request.logits else None)
             )
         scored |= zip(rows, found, strict=True)
     gathered: dict[int, Arrays] = dict(gather_object(list(scored.items())))
@@ -217,9 +215,9 @@ def _make_stream(
     accelerator.wait_for_everyone()
 
 
-def _scores(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> list[Arrays]:
+def _scores(scorer: Scorer, items: Sequence[Encoded], head: FrozenHead | None) -> list[Arrays]:
     """For each row of the batch: log-probabilities (n,), and with `head` hidden states (n, d)."""
-    scores = scorer.score(batch)
+    scores = scorer.score(items)
     found = {"logp": scores.token_logp}
     if head is not None and scorer.hidden is not None:
         if not torch.allclose(head(scorer.hidden), scores.logits, rtol=1e-2, atol=1e-2):
@@ -230,12 +228,14 @@ def _scores(scorer: Scorer, batch: Batch, head: FrozenHead | None) -> list[Array
                 hint='use retain = "nll"',
             )
         found["hidden"] = scorer.hidden
-    return _by_row(found, batch.row, scores.rows)
+    return _by_row(found, scores.row, scores.rows)
 
 
-def _activations(scorer: Scorer, batch: Batch, layers: Mapping[str, str]) -> list[Arrays]:
+def _activations(
+    scorer: Scorer, items: Sequence[Encoded], layers: Mapping[str, str]
+) -> list[Arrays]:
     """For each row of the batch: the outputs of each block (p, d)."""
-    hidden: Any = scorer(batch, layers)
+    hidden: Any = scorer(items, layers)
     found = {f"layer{number}": hidden.layers[key] for number, key in enumerate(layers)}
     return _by_row(found, hidden.row, hidden.rows)
 

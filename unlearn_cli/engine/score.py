@@ -21,7 +21,6 @@ from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
-from unlearn_cli.engine.forward import collate
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.errors import RunError
@@ -59,7 +58,7 @@ class Memo:
     def __init__(self) -> None:
         self.answers: _Distinct[Encoded, AnswerScore] = _Distinct()
         self.spread: _Distinct[Encoded, AnswerScore] = _Distinct()
-        """Answers with what `distribution` asks for."""
+        """True answers with what `distribution` asks for."""
         self.gradients: _Distinct[Encoded, float] = _Distinct()
         self.texts: dict[Decoding, _Distinct[tuple[Prompt, int], str]] = defaultdict(_Distinct)
         """By decoding, what to answer: a prompt, and the number of the draw."""
@@ -70,8 +69,7 @@ class _Plan:
     """Where the results of a probe will stand: an answer is a list of chunks."""
 
     probe: Probe
-    scores: _Distinct[Encoded, AnswerScore]
-    answers: Mapping[Answer, Sequence[Sequence[int]]]
+    answers: Mapping[Answer, tuple[_Distinct[Encoded, AnswerScore], Sequence[Sequence[int]]]]
     gradients: Sequence[int]
     """Of the chunks of the true answer."""
     generation: Sequence[int]
@@ -118,23 +116,27 @@ def score_probes(
     parts += memo.texts.values()
     count = sum(len(part.missing) for part in parts)
     work = _Work(accelerator, batch_size, _in_proportion(progress, len(probes), count))
-    device = accelerator.device
     with evaluating(scorer):
-        work.share(memo.answers, _length, lambda items: _score(scorer, items, device))
-        work.share(memo.spread, _length, lambda items: _score(scorer, items, device, spread=True))
+        work.share(memo.answers, _length, lambda items: _score(scorer, items), group=_prompt)
+        work.share(
+            memo.spread, _length, lambda items: _score(scorer, items, spread=True), group=_prompt
+        )
         for decoding, texts in memo.texts.items():
             work.share(
                 texts,
                 lambda item, new=decoding.max_new_tokens: len(item[0]) + new,  # type: ignore[misc]
                 lambda items, how=decoding: _answer(model, encoder, items, how, seed),  # type: ignore[misc]
             )
-    work.share(memo.gradients, _length, lambda items: _gradient_norms(scorer, items, device), 1)
+    work.share(memo.gradients, _length, lambda items: _gradient_norms(scorer, items), 1)
     return [_scored_row(plan, memo) for plan in plans]
 
 
 def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -> _Plan:
-    answers = memo.spread if "distribution" in needs else memo.answers
     row = probe.row
+
+    def part(kind: Answer) -> _Distinct[Encoded, AnswerScore]:
+        spread = kind == "answer" and "distribution" in needs
+        return memo.spread if spread else memo.answers
 
     def add(part: _Distinct[Encoded, Any], text: str) -> list[int]:
         chunks = encoder.encode(row, answer=text)
@@ -151,8 +153,10 @@ def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -
 
     return _Plan(
         probe,
-        answers,
-        {kind: [add(answers, text) for text in _texts(row, kind)] for kind in probe.score},
+        {
+            kind: (part(kind), [add(part(kind), t) for t in _texts(row, kind)])
+            for kind in probe.score
+        },
         add(memo.gradients, row.answer) if "gradient" in needs else (),
         ask(probe.generate),
         ask(probe.draw),
@@ -180,10 +184,14 @@ class _Work:
         length: Callable[[T], int],
         run: Callable[[list[T]], Sequence[R]],
         batch_size: int | None = None,
+        *,
+        group: Callable[[T], object] | None = None,
     ) -> None:
-        """Run what has no result yet; afterwards every process has all results."""
+        """Run what has no result yet; afterwards every process has all results. What `group` calls
+        the same stands side by side."""
+        together = {k: group(part.items[k]) if group else k for k in part.missing}
         lengths = {place: length(part.items[place]) for place in part.missing}
-        batches = _batches(lengths, batch_size or self.batch_size)
+        batches = _batches(lengths, batch_size or self.batch_size, together)
         processes, mine = self.accelerator.num_processes, list[tuple[int, R]]()
         for first in range(0, len(batches), processes):
             number = first + self.accelerator.process_index
@@ -198,15 +206,26 @@ class _Work:
             part.results.update(gather_object(mine))
 
 
-def _batches(lengths: Mapping[int, int], size: int) -> list[list[int]]:
-    """Places in batches, longest first, so that memory runs out at once if it does. Each has as
-    many padded tokens as `size` of the longest, at most."""
-    order = sorted(lengths, key=lambda place: -lengths[place])
-    batches, start = [], 0
-    while start < len(order):
-        rows = max(1, size * lengths[order[0]] // lengths[order[start]])
-        batches.append(order[start : start + rows])
-        start += rows
+def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object]) -> list[list[int]]:
+    """Places in batches, those of a group side by side; longest first, so that memory runs out at
+    once if it does. Each has as many padded tokens as `size` of the longest, at most."""
+    most: dict[object, tuple[int, int]] = {}
+    for place, length in lengths.items():  # of each group: its longest, and where it was first
+        found = most.setdefault(group[place], (length, place))
+        most[group[place]] = (max(found[0], length), found[1])
+
+    def rank(place: int) -> tuple[int, int, int]:
+        longest, first = most[group[place]]
+        return -longest, first, -lengths[place]
+
+    batches: list[list[int]] = []
+    budget, wide = size * max(lengths.values(), default=0), 0
+    for place in sorted(lengths, key=rank):
+        wide = max(wide, lengths[place])
+        if not batches or (len(batches[-1]) + 1) * wide > budget:
+            batches.append([])
+            wide = lengths[place]
+        batches[-1].append(place)
     return batches
 
 
@@ -226,11 +245,16 @@ def _length(item: Encoded) -> int:
     return len(item.input_ids)
 
 
+def _prompt(item: Encoded) -> bytes:
+    """Answers under one prompt are scored together, so that it is run once."""
+    return item.input_ids[: item.start].tobytes()
+
+
 def _score(
-    scorer: torch.nn.Module, items: list[Encoded], device: Any, *, spread: bool = False
+    scorer: torch.nn.Module, items: list[Encoded], *, spread: bool = False
 ) -> list[AnswerScore]:
     """One forward pass."""
-    scores: Scores = scorer(collate(items, pad_id=0).to(device))
+    scores: Scores = scorer(items)
     found = {
         "token_logp": scores.token_logp.double(),
         "correct": scores.logits.argmax(-1) == scores.labels,
@@ -251,7 +275,7 @@ def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return expected, (logp.exp() * (logp - expected[:, None]).square()).sum(-1).sqrt()
 
 
-def _gradient_norms(scorer: Any, items: list[Encoded], device: Any) -> list[float]:
+def _gradient_norms(scorer: Any, items: list[Encoded]) -> list[float]:
     """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
 
     All tensors of the model itself, whatever is trained; nothing is left in their `.grad`."""
@@ -262,7 +286,7 @@ def _gradient_norms(scorer: Any, items: list[Encoded], device: Any) -> list[floa
         for parameter in parameters:
             parameter.requires_grad_(True)
         for item in items:
-            loss = -scorer(collate([item], pad_id=0).to(device)).token_logp.mean()
+            loss = -scorer([item]).token_logp.mean()
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             norms.append(float(torch.stack([g.norm() for g in found if g is not None]).mean()))
         for parameter, was in zip(parameters, trained, strict=True):
@@ -287,8 +311,8 @@ def _answer(
 def _scored_row(plan: _Plan, memo: Memo) -> ScoredRow:
     probe = plan.probe
     found = {
-        kind: [_joined([plan.scores.results[k] for k in chunks]) for chunks in answers if chunks]
-        for kind, answers in plan.answers.items()
+        kind: [_joined([scores.results[k] for k in chunks]) for chunks in answers if chunks]
+        for kind, (scores, answers) in plan.answers.items()
     }
     if any(np.isnan(score.token_logp).any() for part in found.values() for score in part):
         raise RunError(

@@ -222,7 +222,6 @@ def _trainer(
         optimization,
         checkpoints,
         stage=stage,
-        pad_id=loaded.pad_id,
         emit=session.emit,
         stop=stop,
     )

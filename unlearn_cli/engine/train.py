@@ -67,7 +67,6 @@ class Trainer:
         checkpoints: Checkpoints,
         *,
         stage: str,
-        pad_id: int,
         emit: Listener,
         stop: Callable[[], bool] = lambda: False,
         reweigh: Callable[[Progress], Weights] | None = None,
@@ -94,7 +93,6 @@ class Trainer:
             self.scorer,
             streams,
             micro_batch=optimization.micro_batch,
-            pad_id=pad_id,
         )
         self.done = 0
         self._reweigh({})

@@ -71,7 +71,6 @@ class Unlearning:
             optimization(spec),
             checkpoints,
             stage="train",
-            pad_id=self.loaded.pad_id,
             emit=self.session.emit,
             stop=stop,
             reweigh=getattr(work.method, "weights", None),
@@ -123,7 +122,6 @@ class Unlearning:
                 requests,
                 scorer,
                 session.accelerator,
-                pad_id=self.loaded.pad_id,
                 micro_batch=train.micro_batch,
                 progress=progress,
             )
@@ -200,7 +198,6 @@ class Unlearning:
             self.scorer,
             self.work.streams,
             micro_batch=self.spec.train.micro_batch,
-            pad_id=self.loaded.pad_id,
         )
         plan = self.work.plan
         share = float(self.spec.wrap.saliency or 1)

@@ -1,0 +1,199 @@
+"""Rows as one sequence without padding, in which a beginning that rows share stands once.
+
+The rows of a batch are a forest: rows that begin alike, as those under one chat template do, and
+the answers to one question still more, share the tokens up to where they part. Each token attends
+to those before it on its own way from the root, so it sees what it would see alone, and gradients
+add up over the rows that share it. Nothing is approximated; only the order of summation differs.
+
+Attention alone knows of the forest. It is reached through the library's registry: the function
+called `sdpa` is ours, which passes on to theirs, node by node on a CPU (no product that is masked
+out is computed) and with one mask elsewhere (few kernels). Whether a model goes along is tried out
+once, see `packs`; one that does not gets padded batches.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+TokenIds = NDArray[np.int32]
+SHARED = 8
+"""Least tokens that rows must have in common, from where they last parted, to share them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """T distinct tokens of B rows, node after node."""
+
+    input_ids: NDArray[np.int64]
+    """(T,)."""
+    position_ids: NDArray[np.int64]
+    """(T,) in the rows that the token belongs to."""
+    lengths: tuple[int, ...]
+    """Tokens of each node."""
+    ancestors: tuple[tuple[int, ...], ...]
+    """Of each node, those before it on the way from its root, in order."""
+    places: tuple[NDArray[np.int64], ...]
+    """For each row, where its tokens are."""
+
+
+def plant(rows: Sequence[TokenIds]) -> Forest:
+    """The forest of rows, each (t,), t >= 1."""
+    nodes: list[TokenIds] = []
+    depths: list[int] = []
+    ancestors: list[tuple[int, ...]] = []
+    ways: dict[int, tuple[int, ...]] = {}
+
+    def grow(members: Sequence[int], depth: int, above: tuple[int, ...]) -> None:
+        groups: defaultdict[bytes, list[int]] = defaultdict(list)
+        for member in members:
+            if depth < len(rows[member]):
+                groups[rows[member][depth : depth + SHARED].tobytes()].append(member)
+            else:
+                ways[member] = above
+        for group in groups.values():
+            end = _common([rows[member] for member in group])
+            nodes.append(rows[group[0]][depth:end])
+            depths.append(depth)
+            ancestors.append(above)
+            grow(group, end, (*above, len(nodes) - 1))
+
+    grow(range(len(rows)), 0, ())
+    lengths = tuple(map(len, nodes))
+    starts = np.cumsum([0, *lengths[:-1]])
+    spans = [np.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)]
+    return Forest(
+        np.concatenate(nodes).astype(np.int64),
+        np.concatenate([np.arange(d, d + n) for d, n in zip(depths, lengths, strict=True)]),
+        lengths,
+        tuple(ancestors),
+        tuple(np.concatenate([spans[node] for node in ways[row]]) for row in range(len(rows))),
+    )
+
+
+def _common(rows: Sequence[TokenIds]) -> int:
+    """Tokens that all rows begin with."""
+    first, count = rows[0], min(map(len, rows))
+    for row in rows[1:]:
+        differing = np.flatnonzero(first[:count] != row[:count])
+        count = int(differing[0]) if len(differing) else count
+    return count
+
+
+@dataclass(eq=False)
+class Attention:
+    """Who attends to whom in a forest, on a device."""
+
+    lengths: tuple[int, ...]
+    ancestors: tuple[tuple[int, ...], ...]
+    masks: tuple[Tensor | None, ...]
+    """On a CPU, of each node (1, 1, n, m) bool, n of its own tokens and m - n before them; None
+    where there are none. Elsewhere a single one, (1, 1, T, T)."""
+    calls: int = field(default=0)
+    """Times that a layer attended."""
+
+
+def attention(forest: Forest, device: torch.device) -> Attention:
+    """The attention of a forest, on a device."""
+    if device.type != "cpu":
+        return Attention(forest.lengths, forest.ancestors, (_whole_mask(forest).to(device),))
+    masks = []
+    for length, above in zip(forest.lengths, forest.ancestors, strict=True):
+        before = sum(forest.lengths[node] for node in above)
+        mask = torch.ones(length, before + length, dtype=torch.bool).tril(before)
+        masks.append(mask[None, None] if before else None)
+    return Attention(forest.lengths, forest.ancestors, tuple(masks))
+
+
+def _whole_mask(forest: Forest) -> Tensor:
+    """(1, 1, T, T) bool."""
+    count = len(forest.lengths)
+    sees = torch.eye(count, dtype=torch.bool)
+    for node, above in enumerate(forest.ancestors):
+        sees[node, list(above)] = True
+    node_of = torch.repeat_interleave(torch.arange(count), torch.tensor(forest.lengths))
+    position = torch.from_numpy(forest.position_ids)
+    allowed = sees[node_of][:, node_of] & (position[:, None] >= position[None, :])
+    return allowed[None, None]
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    forest: Attention | None = None,
+    **kwargs: Any,
+) -> Any:
+    """The library's `sdpa`; with `forest`, over that."""
+    if forest is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    forest.calls += 1
+    kwargs.pop("sliding_window", None)  # no row is longer
+    if len(forest.masks) == 1 and forest.masks[0] is not None:
+        return sdpa_attention_forward(module, query, key, value, forest.masks[0], **kwargs)
+    # Split, not sliced: the gradient of a slice is as long as what it was cut from.
+    lengths = list(forest.lengths)
+    queries, keys, values = (torch.split(x, lengths, dim=2) for x in (query, key, value))
+    outputs = []
+    for node, (above, mask) in enumerate(zip(forest.ancestors, forest.masks, strict=True)):
+        seen = (*above, node)
+        output, _ = sdpa_attention_forward(
+            module,
+            queries[node],
+            torch.cat([keys[k] for k in seen], dim=2) if above else keys[node],
+            torch.cat([values[k] for k in seen], dim=2) if above else values[node],
+            mask,
+            **kwargs,
+        )
+        outputs.append(output)
+    return torch.cat(outputs, dim=1), None
+
+
+AttentionInterface.register("sdpa", _attend)
+
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def packs(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
+    """Whether a model scores a forest as it scores rows.
+
+    Args:
+        model: a causal language model of transformers.
+        try_out: packed or not -> log-probabilities that the model gives to made-up rows.
+    """
+    if model not in _known:
+        _known[model] = _tried(model, try_out)
+    return _known[model]
+
+
+def _tried(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return False
+    try:
+        packed, padded = try_out(True), try_out(False)
+    except Exception:  # noqa: BLE001 - whatever the architecture makes of what it does not know
+        return False
+    half = model.dtype.itemsize < 4
+    return torch.allclose(packed, padded, rtol=0.05 if half else 1e-3, atol=0.05 if half else 1e-4)
+
+
+def longest(model: Any) -> int | None:
+    """Tokens of the longest row that may be packed: of the shortest window that a layer has."""
+    config = model.config.get_text_config()
+    windows = (
+        getattr(config, "sliding_window", None),
+        getattr(config, "attention_chunk_size", None),
+    )
+    return min((window for window in windows if window), default=None)
