@@ -33,7 +33,7 @@ class Baseline:
         self.case, self.options, self.start = case, options, start
         self.model = start.loaded.model
         self.device = self.model.device
-        self.pad = start.loaded.pad_id
+        self.pad = start.encoder.end_ids[0]  # any token would do: the mask says what it is
         self.kl = any("kl" in line for line in case.settings)
         self.reference: Any = None
 
@@ -178,40 +178,35 @@ class Baseline:
         # extraction strength and exact memorisation take the most likely tokens
         return (*found, "correct", "correct", *attacks) if name == "forget" else found
 
-    def _items(self, probes: Sequence[Probe], answers: Sequence[str]) -> list[Encoded]:
-        encoder = self.start.encoder
-        rows = zip(probes, answers, strict=True)
-        return [encoder.encode(probe.row, answer=answer)[0] for probe, answer in rows]
-
-    def _each(self, items: Sequence[Encoded]) -> Any:
-        size = self.options.eval_batch
+    def _each(self, asked: Sequence[tuple[Probe, str]]) -> Any:
+        """Batches of answers, with their log-probabilities and logits."""
+        encoder, size = self.start.encoder, self.options.eval_batch
+        items = [encoder.encode(probe.row, answer=answer)[0] for probe, answer in asked]
         for start in range(0, len(items), size):
             rows = list(range(start, min(start + size, len(items))))
             batch = self._collate(items, rows)
             with self._autocast():
                 yield batch, *self._logp(self.model, batch)
 
-    def _loss(self, probes: Sequence[Probe]) -> None:
-        items = self._items(probes, [probe.row.answer for probe in probes])
-        for _, logp, _ in self._each(items):
+    def _probability(self, asked: Sequence[tuple[Probe, str]]) -> None:
+        for _, logp, _ in self._each(asked):
             logp.sum(1).exp().tolist()
 
+    def _loss(self, probes: Sequence[Probe]) -> None:
+        self._probability(_true(probes))
+
     def _truth_ratio(self, probes: Sequence[Probe]) -> None:
-        self._loss([p for p in probes if p.row.paraphrase])
-        most = max(len(probe.row.perturbed) for probe in probes)
-        for k in range(most):
+        self._probability([(p, p.row.paraphrase) for p in probes if p.row.paraphrase])
+        for k in range(max(len(probe.row.perturbed) for probe in probes)):
             some = [probe for probe in probes if len(probe.row.perturbed) > k]
-            for _, logp, _ in self._each(self._items(some, [p.row.perturbed[k] for p in some])):
-                logp.sum(1).exp().tolist()
+            self._probability([(probe, probe.row.perturbed[k]) for probe in some])
 
     def _correct(self, probes: Sequence[Probe]) -> None:
-        items = self._items(probes, [probe.row.answer for probe in probes])
-        for batch, _, logits in self._each(items):
+        for batch, _, logits in self._each(_true(probes)):
             (logits.argmax(-1) == batch["labels"][:, 1:]).tolist()
 
     def _spread(self, probes: Sequence[Probe]) -> None:
-        items = self._items(probes, [probe.row.answer for probe in probes])
-        for _, _, logits in self._each(items):
+        for _, _, logits in self._each(_true(probes)):
             logp = logits.log_softmax(-1)
             mean = (logp.exp() * logp).sum(-1)
             ((logp.exp() * logp.square()).sum(-1) - mean.square()).tolist()
@@ -237,3 +232,7 @@ class Baseline:
                 )
             for row in found[:, longest:]:
                 encoder.decode(row.tolist())
+
+
+def _true(probes: Sequence[Probe]) -> list[tuple[Probe, str]]:
+    return [(probe, probe.row.answer) for probe in probes]

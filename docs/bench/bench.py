@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,9 @@ from baseline import Baseline
 from ours import Ours
 from setup import CASES, Case, Options, find_model, make_unlearning, own_folder
 
-EVALUATION, BF16, PRODUCTS = "evaluation", "bf16", "matrix products"
+from unlearn_cli.engine.train import peak_memory
+
+EVALUATION, BF16 = "evaluation", "bf16"
 MIB = 2**20
 
 
@@ -119,10 +120,10 @@ def _head(options: Options) -> str:
 
 
 def _compare(name: str, options: Options) -> Measured:
-    timed = _run({"name": name, "options": _plain(options)})
+    timed = _run({"name": name, "options": asdict(options)})
     found = Measured(name, **timed)
     if name != BF16:
-        peaks = [_run({"name": name, "options": _plain(options), "side": side}) for side in (0, 1)]
+        peaks = [_run({"name": name, "options": asdict(options), "side": side}) for side in (0, 1)]
         found = replace(found, baseline_bytes=peaks[0]["bytes"], our_bytes=peaks[1]["bytes"])
     own = "" if found.own_share is None else f"{found.own_share:.1%}"
     print(
@@ -132,10 +133,6 @@ def _compare(name: str, options: Options) -> Measured:
         flush=True,
     )
     return found
-
-
-def _plain(options: Options) -> dict[str, Any]:
-    return {k: v for k, v in asdict(options).items() if k != "device"}
 
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:
@@ -213,11 +210,10 @@ def _wait() -> None:
 def _peak(name: str, case: Case, options: Options, folder: Path, *, ours: bool) -> int:
     """Peak bytes of what is measured, the model included, its loading not."""
     side = (Ours if ours else Baseline)(case, options, make_unlearning(case, options, folder))
+    _forget_peak()
     if name == EVALUATION:
-        _forget_peak()
         side.evaluate()
     else:
-        _forget_peak()
         side.prepare()
         for _ in range(3):
             side.step()
@@ -234,11 +230,11 @@ def _forget_peak() -> None:
 
 def _peak_bytes() -> int:
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    with suppress(OSError):
+        return peak_memory(torch.device("cuda"))
+    with suppress(OSError):  # unlike the process's own account, this one can be reset
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory(torch.device("cpu"))
 
 
 if __name__ == "__main__":

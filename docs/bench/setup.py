@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
@@ -78,7 +78,6 @@ class Options:
     eval_batch: int = 32
     dtype: str = "float32"
     repeats: int = 7
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 SPEC = """

@@ -25,7 +25,6 @@ from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.pack import SHARED, attention, plant
 from unlearn_cli.testing import tiny_model
 
-CPU = torch.device("cpu")
 BEGIN = list(range(3, 23))
 ROWS = [
     [*BEGIN, 30, 31, 32],
@@ -80,7 +79,7 @@ def test_a_token_attends_to_its_own_way_alone() -> None:
     """The one mask of an accelerator allows, for every token, as many as stand before it in its
     row, itself included."""
     forest = plant(rows(ROWS))
-    (mask,) = attention(forest, torch.device("meta")).masks
+    mask = attention(forest, torch.device("meta")).whole
     assert mask is not None
     whole = pack._whole_mask(forest)[0, 0]
     assert whole.sum(1).tolist() == (forest.position_ids + 1).tolist()
@@ -103,9 +102,7 @@ def test_scores_and_gradients_are_those_of_padded_rows(
     if one_mask:
         monkeypatch.setattr(
             "unlearn_cli.engine.forward.attention",
-            lambda forest, device: pack.Attention(
-                forest.lengths, forest.ancestors, (pack._whole_mask(forest),)
-            ),
+            lambda forest, device: pack.Attention(forest, whole=pack._whole_mask(forest)),
         )
     model = tiny_model().double()
     logp, gradients = scores_and_gradients(model, packed=True)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
+from unlearn_cli.engine.generate import evaluating
 from unlearn_cli.engine.layers import deepest, up_to
 from unlearn_cli.engine.pack import attention, longest, packs, plant
 
@@ -139,7 +140,6 @@ class Scorer(nn.Module):
         fits = most is None or max(len(item.input_ids) for item in items) <= most
         return fits and packs(self.model, self._try_out)
 
-    @torch.no_grad()
     def _try_out(self, packed: bool) -> Tensor:
         """Log-probabilities of made-up answers, three of them to one prompt; raises where not every
         block attended as it should."""
@@ -148,12 +148,8 @@ class Scorer(nn.Module):
         batch = collate(
             [Encoded(row, 3, len(row)) for row in rows], self.model.device, packed=packed
         )
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             found = self._score(batch).token_logp
-        finally:
-            self.model.train(training)
         blocks = self.model.config.get_text_config().num_hidden_layers
         if packed and batch.inputs["forest"].calls != blocks:
             raise ValueError("not every block attends")

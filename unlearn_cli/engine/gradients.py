@@ -64,25 +64,26 @@ class Gradients:
         Returns:
             This process's part of each term's unweighted mean, and the tokens that it ran.
         """
-        work = [part for group in _together(terms) for part in self._parts(group, step)]
-        counts = {term.name: term.count(self.streams, term.rows(step)) for term in terms}
+        rows = {term.name: term.rows(step) for term in terms}
+        work = [part for group in _together(terms) for part in self._parts(group, rows)]
+        counts = {term.name: term.count(self.streams, rows[term.name]) for term in terms}
         sums, tokens = dict.fromkeys(counts, 0.0), 0
         for number, part in enumerate(work):
             last = sync and number == len(work) - 1
+            items = part.items(self.streams)
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
-                values = self._backward(part, weights, counts)
+                values = self._backward(part, items, weights, counts)
             for name, value in values.items():
                 sums[name] += value
-            tokens += self._tokens(part)
+            tokens += sum(len(item.input_ids) for item in items) if part.counts else 0
         return sums, tokens
 
-    def _parts(self, terms: Sequence[Term], step: Step) -> Iterator[_Part]:
+    def _parts(self, terms: Sequence[Term], rows: Mapping[str, Rows]) -> Iterator[_Part]:
         """This process's micro-batches of terms that read the same.
 
         Rows of similar length go together. Every process yields the same number of parts, because
         their collective operations must match; one without rows repeats a row and drops it.
         """
-        rows = {term.name: term.rows(step) for term in terms}
         examples = [(term, k) for term in terms for k in range(len(rows[term.name][term.counted]))]
         order = sorted(examples, key=lambda one: self._length(rows[one[0].name], one[1]))
         processes, me = self.accelerator.num_processes, self.accelerator.process_index
@@ -90,33 +91,27 @@ class Gradients:
             mine = order[me::processes][start : start + self.micro_batch]
             chosen = mine or order[:1]
             taken = {term.name: [k for of, k in chosen if of is term] for term in terms}
-            yield _Part(
-                [
-                    (
-                        term,
-                        {s: [r[k] for k in taken[term.name]] for s, r in rows[term.name].items()},
-                    )
-                    for term in terms
-                    if taken[term.name]
-                ],
-                counts=bool(mine),
-            )
+            present = [
+                (term, _only(rows[term.name], taken[term.name]))
+                for term in terms
+                if taken[term.name]
+            ]
+            yield _Part(present, counts=bool(mine))
 
     def _length(self, rows: Rows, k: int) -> int:
         return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
 
-    def _tokens(self, part: _Part) -> int:
-        return sum(len(item.input_ids) for item in part.items(self.streams)) if part.counts else 0
-
     def _backward(
-        self, part: _Part, weights: Mapping[str, float], counts: Mapping[str, int]
+        self,
+        part: _Part,
+        items: Sequence[Encoded],
+        weights: Mapping[str, float],
+        counts: Mapping[str, int],
     ) -> dict[str, float]:
         """Add the gradients of one forward pass; what each term is there."""
-        seen = self.scorer(part.items(self.streams), part.terms[0][0].layers)
-        groups = [
-            (term, name, indices) for term, rows in part.terms for name, indices in rows.items()
-        ]
-        found = iter(split(seen, [len(indices) for _, _, indices in groups]))
+        seen = self.scorer(items, part.terms[0][0].layers)
+        groups = [len(indices) for _, rows in part.terms for indices in rows.values()]
+        found = iter(split(seen, groups))
         values = {}
         for term, rows in part.terms:
             said = {name: next(found) for name in rows}
@@ -144,6 +139,10 @@ class _Part:
             for name, indices in rows.items()
             for row in indices
         ]
+
+
+def _only(rows: Rows, chosen: Sequence[int]) -> Rows:
+    return {name: [indices[k] for k in chosen] for name, indices in rows.items()}
 
 
 def _together(terms: Sequence[Term]) -> list[list[Term]]:

@@ -36,12 +36,6 @@ class Loaded:
     tokenizer: Any
     source: str
 
-    @property
-    def pad_id(self) -> int:
-        """A token to pad with. Any would do: masks come from lengths."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
-
 
 def load_model(
     table: ModelTable, path: str, device: torch.device, texts: Iterable[str] = (), seed: int = 0

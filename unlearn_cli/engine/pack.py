@@ -92,13 +92,14 @@ def _common(rows: Sequence[TokenIds]) -> int:
 
 @dataclass(eq=False)
 class Attention:
-    """Who attends to whom in a forest, on a device."""
+    """Who attends to whom in a forest, on a device: node by node, or all at once."""
 
-    lengths: tuple[int, ...]
-    ancestors: tuple[tuple[int, ...], ...]
-    masks: tuple[Tensor | None, ...]
-    """On a CPU, of each node (1, 1, n, m) bool, n of its own tokens and m - n before them; None
-    where there are none. Elsewhere a single one, (1, 1, T, T)."""
+    of: Forest
+    masks: tuple[Tensor | None, ...] = ()
+    """Of each node (1, 1, n, m) bool, n of its own tokens and m - n before them; None where there
+    are none before."""
+    whole: Tensor | None = None
+    """(1, 1, T, T) bool, of all tokens at once, instead of `masks`."""
     calls: int = field(default=0)
     """Times that a layer attended."""
 
@@ -106,13 +107,13 @@ class Attention:
 def attention(forest: Forest, device: torch.device) -> Attention:
     """The attention of a forest, on a device."""
     if device.type != "cpu":
-        return Attention(forest.lengths, forest.ancestors, (_whole_mask(forest).to(device),))
+        return Attention(forest, whole=_whole_mask(forest).to(device))
     masks = []
     for length, above in zip(forest.lengths, forest.ancestors, strict=True):
         before = sum(forest.lengths[node] for node in above)
         mask = torch.ones(length, before + length, dtype=torch.bool).tril(before)
         masks.append(mask[None, None] if before else None)
-    return Attention(forest.lengths, forest.ancestors, tuple(masks))
+    return Attention(forest, tuple(masks))
 
 
 def _whole_mask(forest: Forest) -> Tensor:
@@ -141,13 +142,13 @@ def _attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     forest.calls += 1
     kwargs.pop("sliding_window", None)  # no row is longer
-    if len(forest.masks) == 1 and forest.masks[0] is not None:
-        return sdpa_attention_forward(module, query, key, value, forest.masks[0], **kwargs)
+    if forest.whole is not None:
+        return sdpa_attention_forward(module, query, key, value, forest.whole, **kwargs)
     # Split, not sliced: the gradient of a slice is as long as what it was cut from.
-    lengths = list(forest.lengths)
+    lengths = list(forest.of.lengths)
     queries, keys, values = (torch.split(x, lengths, dim=2) for x in (query, key, value))
     outputs = []
-    for node, (above, mask) in enumerate(zip(forest.ancestors, forest.masks, strict=True)):
+    for node, (above, mask) in enumerate(zip(forest.of.ancestors, forest.masks, strict=True)):
         seen = (*above, node)
         output, _ = sdpa_attention_forward(
             module,
