@@ -50,7 +50,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_split_scores_undo_stacking() -> None:
     """Two groups scored in one pass have the scores of two passes."""
     model, rows = tiny_model().eval(), made_up_rows(6)
-    together = split(Scorer(model)(rows), [3, 3])
+    together = split(Scorer(model)(rows), [rows[:3], rows[3:]])
     for part, items in zip(together, (rows[:3], rows[3:]), strict=True):
         alone = Scorer(model)(items)
         torch.testing.assert_close(part.answer_logp, alone.answer_logp)

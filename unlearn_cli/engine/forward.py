@@ -207,15 +207,21 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def split(seen: Scores | Hidden, counts: Sequence[int]) -> list[Any]:
-    """What was said of groups of so many rows each, which went through one forward pass."""
-    edges = np.cumsum([0, *counts])
-    cuts = torch.searchsorted(seen.row, torch.from_numpy(edges).to(seen.row)).tolist()
+def split(seen: Scores | Hidden, groups: Sequence[Sequence[Encoded]]) -> list[Any]:
+    """What was said of groups of rows that went through one forward pass, one after another."""
+    tokens = [[_entries(seen, item) for item in group] for group in groups]
+    first = np.cumsum([0, *map(len, groups)]).tolist()
+    edges = np.cumsum([0, *map(sum, tokens)]).tolist()
     slice_of = _slice_scores if isinstance(seen, Scores) else _slice_hidden
     return [
-        slice_of(seen, int(edges[k]), count, slice(cuts[k], cuts[k + 1]))  # type: ignore[arg-type]
-        for k, count in enumerate(counts)
+        slice_of(seen, first[k], len(group), slice(edges[k], edges[k + 1]))  # type: ignore[arg-type]
+        for k, group in enumerate(groups)
     ]
+
+
+def _entries(seen: Scores | Hidden, item: Encoded) -> int:
+    """Of one row, in scores or in activations."""
+    return item.end - item.start if isinstance(seen, Scores) else len(item.input_ids)
 
 
 def _slice_scores(scores: Scores, first_row: int, rows: int, part: slice) -> Scores:

@@ -21,6 +21,14 @@ from unlearn_cli.engine.forward import split
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
 
+Losses = dict[str, Tensor]
+"""Term -> scalar, on the device: reading it as a number would wait for the device."""
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """In which sums over micro-batches and processes are taken; `mps` has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -52,7 +60,7 @@ class Gradients:
 
     def add(
         self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
-    ) -> tuple[dict[str, float], int]:
+    ) -> tuple[Losses, int]:
         """Add the gradients of weighted terms over the batch of a step.
 
         Args:
@@ -64,18 +72,19 @@ class Gradients:
         Returns:
             This process's part of each term's unweighted mean, and the tokens that it ran.
         """
+        device = self.accelerator.device
         rows = {term.name: term.rows(step) for term in terms}
         work = [part for group in _together(terms) for part in self._parts(group, rows)]
         counts = {term.name: term.count(self.streams, rows[term.name]) for term in terms}
-        sums, tokens = dict.fromkeys(counts, 0.0), 0
+        zero = torch.zeros((), dtype=sum_type(device), device=device)
+        sums, tokens = dict.fromkeys(counts, zero), 0
         for number, part in enumerate(work):
             last = sync and number == len(work) - 1
-            items = part.items(self.streams)
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
-                values = self._backward(part, items, weights, counts)
+                values = self._backward(part, weights, counts)
             for name, value in values.items():
-                sums[name] += value
-            tokens += sum(len(item.input_ids) for item in items) if part.counts else 0
+                sums[name] = sums[name] + value
+            tokens += part.tokens(self.streams) if part.counts else 0
         return sums, tokens
 
     def _parts(self, terms: Sequence[Term], rows: Mapping[str, Rows]) -> Iterator[_Part]:
@@ -104,13 +113,12 @@ class Gradients:
     def _backward(
         self,
         part: _Part,
-        items: Sequence[Encoded],
         weights: Mapping[str, float],
         counts: Mapping[str, int],
-    ) -> dict[str, float]:
+    ) -> Losses:
         """Add the gradients of one forward pass; what each term is there."""
-        seen = self.scorer(items, part.terms[0][0].layers)
-        groups = [len(indices) for _, rows in part.terms for indices in rows.values()]
+        groups = part.groups(self.streams)
+        seen = self.scorer([item for group in groups for item in group], part.terms[0][0].layers)
         found = iter(split(seen, groups))
         values = {}
         for term, rows in part.terms:
@@ -120,7 +128,7 @@ class Gradients:
         total = sum(weights[name] * value for name, value in values.items())
         # Processes average their gradients; the loss is a sum over them.
         self.accelerator.backward(self.accelerator.num_processes * total)
-        return {name: float(value.detach()) for name, value in values.items()}
+        return {name: value.detach() for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -131,14 +139,17 @@ class _Part:
     counts: bool
     """Whether it is of account."""
 
-    def items(self, streams: Streams) -> list[Encoded]:
-        """Its rows, term after term and stream after stream."""
+    def groups(self, streams: Streams) -> list[list[Encoded]]:
+        """Its rows, of each term and each of its streams."""
         return [
-            streams[name][row]
+            [streams[name][row] for row in indices]
             for _, rows in self.terms
             for name, indices in rows.items()
-            for row in indices
         ]
+
+    def tokens(self, streams: Streams) -> int:
+        """Of all its rows."""
+        return sum(len(item.input_ids) for group in self.groups(streams) for item in group)
 
 
 def _only(rows: Rows, chosen: Sequence[int]) -> Rows:
@@ -161,7 +172,7 @@ def add_smoothed(
     weights: Mapping[str, float],
     step: Step,
     number: int,
-) -> tuple[dict[str, float], int]:
+) -> tuple[Losses, int]:
     """As `Gradients.add`, with the gradient of the first term, the forget term, taken nearby.
 
     Source: Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks, ICML 2025,
@@ -191,13 +202,14 @@ def add_smoothed(
             _, again = gradients.add([forget], weights, step, sync=alone)
         tokens += again
     else:
-        sums, tokens = {forget.name: 0.0}, 0
+        sums, tokens = {}, 0
         part = {forget.name: weights[forget.name] / smoothing.noise_samples}
         for sample in range(smoothing.noise_samples):
             last = sample == smoothing.noise_samples - 1
             with shifted(parameters, _noise(parameters, smoothing, number, sample)):
                 found, ran = gradients.add([forget], part, step, sync=alone and last)
-            sums[forget.name] += found[forget.name] / smoothing.noise_samples
+            mean = found[forget.name] / smoothing.noise_samples
+            sums[forget.name] = sums.get(forget.name, 0) + mean
             tokens += ran
     if others:
         found, ran = gradients.add(others, weights, step)

@@ -19,7 +19,7 @@ from torch import nn
 from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.forward import Scorer
-from unlearn_cli.engine.gradients import Gradients, Smoothing, add_smoothed
+from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoothed
 from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan, Step
@@ -140,8 +140,9 @@ class Trainer:
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
         torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
         found, tokens = self._add_gradients(step)
-        sums = torch.tensor([*found.values(), float(tokens)], dtype=self._sum_type())
-        sums = self.accelerator.reduce(sums.to(self.accelerator.device)).cpu()
+        count = torch.tensor(tokens, device=self.accelerator.device)
+        sums = torch.stack([*found.values(), count.to(next(iter(found.values())))])
+        sums = self.accelerator.reduce(sums).cpu()
         losses = {name: float(value) for name, value in zip(found, sums, strict=False)}
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         losses = {"total": total} | losses
@@ -149,7 +150,7 @@ class Trainer:
         norm = self._update()
         return losses, norm, int(sums[-1])
 
-    def _add_gradients(self, step: Step) -> tuple[dict[str, float], int]:
+    def _add_gradients(self, step: Step) -> tuple[Losses, int]:
         """This process's part of each term, and the tokens that it ran."""
         if self.smoothing is None:
             return self.gradients.add(self.terms, self.weights, step)
@@ -157,9 +158,6 @@ class Trainer:
         return add_smoothed(
             self.gradients, self.smoothing, parameters, self.terms, self.weights, step, self.done
         )
-
-    def _sum_type(self) -> torch.dtype:
-        return torch.float32 if self.accelerator.device.type == "mps" else torch.float64
 
     def _reweigh(self, losses: Mapping[str, float]) -> None:
         """Ask the method for the weights of the next step."""
