@@ -118,7 +118,7 @@ class Baseline:
         with torch.no_grad():
             before = self._logp(self.reference, batch)[1].log_softmax(-1)
         now = self._logp(self.model, batch)[1].log_softmax(-1)
-        return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), log_target=True).sum()
+        return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), reduction="sum", log_target=True)
 
     def _npo(self, batches: Mapping[str, dict[str, Tensor]]) -> Tensor:
         now, before = self._sum(batches["forget"])
