@@ -26,7 +26,7 @@ from baseline import Baseline
 from ours import Ours
 from setup import CASES, Case, Options, find_model, make_unlearning, own_folder
 
-from unlearn_cli.engine.train import peak_memory
+from unlearn_cli.engine import memory
 
 EVALUATION, BF16 = "evaluation", "bf16"
 MIB = 2**20
@@ -230,11 +230,11 @@ def _forget_peak() -> None:
 
 def _peak_bytes() -> int:
     if torch.cuda.is_available():
-        return peak_memory(torch.device("cuda"))
+        return memory.peak(torch.device("cuda"))
     with suppress(OSError):  # unlike the process's own account, this one can be reset
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return peak_memory(torch.device("cpu"))
+    return memory.peak(torch.device("cpu"))
 
 
 if __name__ == "__main__":

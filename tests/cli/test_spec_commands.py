@@ -125,7 +125,7 @@ def test_init_writes_a_spec_that_passes_and_equals_its_preset() -> None:
     text = Path("mine.toml").read_text(encoding="utf-8")
     assert text.startswith("#:schema ./unlearn.schema.json\n")
     assert load_spec("mine.toml") == load_spec("tofu")
-    assert "# Rows in one forward pass of one process. Never changes" in text
+    assert "# Rows in one forward pass of one process, or `auto`" in text
     assert "# micro_batch = 8" in text
     assert json.loads(Path("unlearn.schema.json").read_text(encoding="utf-8"))["title"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ class Setting:
         folder: Path,
         method: Any = None,
         *,
-        micro_batch: int = 8,
+        micro_batch: int | Literal["auto"] = 8,
         retain: str = "nll",
         keep: int = 1,
         stop: Callable[[], bool] = lambda: False,
@@ -139,9 +139,7 @@ class Setting:
             streams["alternate"] = alternates.items
         scorer, accelerator = Scorer(self.model), Accelerator()
         requests = reference_requests(plan, streams, needs, retain, layers)
-        store = make_store(
-            folder / "reference", requests, scorer, accelerator, micro_batch=micro_batch
-        )
+        store = make_store(folder / "reference", requests, scorer, accelerator, micro_batch=8)
         self.store: ReferenceStore = store
         terms = [forget_term(method, needs, 0.5, alternates, {"reference": store}, layers)]
         if retain in DISTANCES:

@@ -51,7 +51,7 @@ every = 0
 """
     )
     assert complaints(source, "train.micro_batch=yes") == [
-        '--set train.micro_batch=yes: must be a whole number greater than 0, not "yes"',
+        '--set train.micro_batch=yes: must be a whole number greater than 0 or "auto", not "yes"',
         "spec.toml:2: sede: unknown key; did you mean seed?",
         'spec.toml:5: [model].dtype: must be "auto", "float32" or "bfloat16", not "bfloat61"; '
         'did you mean "bfloat16"?',

@@ -67,7 +67,8 @@ def _dry_run(spec: object, as_json: bool) -> int:
         import json
 
         examples = {name: [list(piece) for piece in pieces] for name, pieces in plan.examples}
-        click.echo(json.dumps({"plan": plan.lines, "examples": examples}, indent=2))
+        told = {"plan": plan.lines, "forecast": plan.forecast.to_dict(), "examples": examples}
+        click.echo(json.dumps(told, indent=2))
         return 0
     console.print_plan(plan.lines)
     for split, pieces in plan.examples:

@@ -33,6 +33,8 @@ class State:
     """State of the fp16 loss scaler."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Weights of the terms in the next step."""
+    micro_batch: int | None = None
+    """Rows in one forward pass."""
 
 
 class Checkpoints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlearn_cli.engine.data import show_tokens
+from unlearn_cli.engine.forecast import Forecast, forecast
 from unlearn_cli.engine.models import load_skeleton, load_tokenizer
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.work import Work, prepare
@@ -19,6 +20,7 @@ class DryRun:
     lines: tuple[str, ...]
     examples: tuple[tuple[str, list[tuple[str, bool]]], ...]
     """Name of a split, and the pieces of its first example with whether they carry loss."""
+    forecast: Forecast
 
 
 def dry_run(spec: Spec, listener: Listener) -> DryRun:
@@ -29,16 +31,13 @@ def dry_run(spec: Spec, listener: Listener) -> DryRun:
     tokenizer = load_tokenizer(spec.model, path, texts, spec.seed)
     skeleton = load_skeleton(spec.model, path, texts)
     # What the model will make is not there yet: its place is taken by the true answers.
-    work = prepare(
-        session,
-        session.encoder(tokenizer),
-        skeleton,
-        lambda rows: [(row.answer,) for row in rows],
-    )
+    encoder = session.encoder(tokenizer)
+    work = prepare(session, encoder, skeleton, lambda rows: [(row.answer,) for row in rows])
     examples = tuple(
         (name, show_tokens(tokenizer, items[0])) for name, items in work.streams.items()
     )
-    return DryRun(tuple(_lines(session, path, work)), examples)
+    ahead = forecast(session, work, skeleton, encoder)
+    return DryRun((*_lines(session, path, work), *ahead.lines()), examples, ahead)
 
 
 def _lines(session: Session, path: str, work: Work) -> list[str]:

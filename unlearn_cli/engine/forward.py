@@ -40,6 +40,8 @@ class Batch:
     """(P,) int64, the row of each token, ascending."""
     token_place: Tensor
     """(P,) int64, where it is."""
+    at_answer: Tensor
+    """(P,) bool, whether it predicts an answer token of its row."""
     row: Tensor
     """(N,) int64, the row of each answer token, ascending."""
     place: Tensor
@@ -54,7 +56,7 @@ def collate(items: Sequence[Encoded], device: torch.device, *, packed: bool) -> 
     lengths = [len(item.input_ids) for item in items]
     answers = [item.end - item.start for item in items]
 
-    def put(array: NDArray[np.int64]) -> Tensor:
+    def put(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
     order = np.arange(len(items))
@@ -65,10 +67,16 @@ def collate(items: Sequence[Encoded], device: torch.device, *, packed: bool) -> 
         rows=len(items),
         token_row=put(np.repeat(order, lengths)),
         token_place=put(np.concatenate(places)),
+        at_answer=put(np.concatenate([_at_answer(item) for item in items])),
         row=put(np.repeat(order, answers)),
         place=put(np.concatenate([at[item.start - 1 : item.end - 1] for item, at in pairs])),
         labels=put(labels.astype(np.int64)),
     )
+
+
+def _at_answer(item: Encoded) -> NDArray[np.bool_]:
+    place = np.arange(len(item.input_ids))
+    return (place >= item.start - 1) & (place < item.end - 1)
 
 
 Inputs = tuple[dict[str, Any], Sequence[NDArray[np.int64]]]
@@ -190,16 +198,10 @@ class Scorer(nn.Module):
         states = {key: found[key].flatten(0, 1)[batch.token_place] for key in layers}
         return Hidden(
             layers={key: at_least_float32(state) for key, state in states.items()},
-            at_answer=_predicting(batch),
+            at_answer=batch.at_answer,
             row=batch.token_row,
             rows=batch.rows,
         )
-
-
-def _predicting(batch: Batch) -> Tensor:
-    """(P,) bool, whether a token predicts an answer token of its own row."""
-    most = int(batch.token_place.max()) + 1  # rows share places, so a place alone does not tell
-    return torch.isin(batch.token_row * most + batch.token_place, batch.row * most + batch.place)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,58 +73,52 @@ class Gradients:
             This process's part of each term's unweighted mean, and the tokens that it ran.
         """
         device = self.accelerator.device
-        rows = {term.name: term.rows(step) for term in terms}
-        work = [part for group in _together(terms) for part in self._parts(group, rows)]
-        counts = {term.name: term.count(self.streams, rows[term.name]) for term in terms}
         zero = torch.zeros((), dtype=sum_type(device), device=device)
-        sums, tokens = dict.fromkeys(counts, zero), 0
+        sums, tokens = {term.name: zero for term in terms}, 0
+        work = self.parts(terms, step)
         for number, part in enumerate(work):
             last = sync and number == len(work) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
-                values = self._backward(part, weights, counts)
+                values = self.backward(part, weights)
             for name, value in values.items():
                 sums[name] = sums[name] + value
             tokens += part.tokens(self.streams) if part.counts else 0
         return sums, tokens
 
-    def _parts(self, terms: Sequence[Term], rows: Mapping[str, Rows]) -> Iterator[_Part]:
-        """This process's micro-batches of terms that read the same.
+    def parts(self, terms: Sequence[Term], step: Step) -> list[Part]:
+        """This process's micro-batches of a step.
 
-        Rows of similar length go together. Every process yields the same number of parts, because
+        Rows of similar length go together. Every process has the same number of parts, because
         their collective operations must match; one without rows repeats a row and drops it.
         """
-        examples = [(term, k) for term in terms for k in range(len(rows[term.name][term.counted]))]
-        order = sorted(examples, key=lambda one: self._length(rows[one[0].name], one[1]))
+        drawn = [(term, term.rows(step)) for term in terms]
+        shares = [Share(term, rows, term.count(self.streams, rows)) for term, rows in drawn]
+        return [part for group in _together(shares) for part in self._parts(group)]
+
+    def _parts(self, shares: Sequence[Share]) -> Iterator[Part]:
+        examples = [(share, k) for share in shares for k in range(share.examples)]
+        order = sorted(examples, key=lambda one: self._length(one[0].rows, one[1]))
         processes, me = self.accelerator.num_processes, self.accelerator.process_index
         for start in range(0, math.ceil(len(order) / processes), self.micro_batch):
             mine = order[me::processes][start : start + self.micro_batch]
             chosen = mine or order[:1]
-            taken = {term.name: [k for of, k in chosen if of is term] for term in terms}
-            present = [
-                (term, _only(rows[term.name], taken[term.name]))
-                for term in terms
-                if taken[term.name]
-            ]
-            yield _Part(present, counts=bool(mine))
+            taken = {id(share): [k for of, k in chosen if of is share] for share in shares}
+            present = [share.only(taken[id(share)]) for share in shares if taken[id(share)]]
+            yield Part(present, counts=bool(mine))
 
     def _length(self, rows: Rows, k: int) -> int:
         return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
 
-    def _backward(
-        self,
-        part: _Part,
-        weights: Mapping[str, float],
-        counts: Mapping[str, int],
-    ) -> Losses:
+    def backward(self, part: Part, weights: Mapping[str, float]) -> Losses:
         """Add the gradients of one forward pass; what each term is there."""
         groups = part.groups(self.streams)
-        seen = self.scorer([item for group in groups for item in group], part.terms[0][0].layers)
+        seen = self.scorer([item for group in groups for item in group], part.layers)
         found = iter(split(seen, groups))
         values = {}
-        for term, rows in part.terms:
-            said = {name: next(found) for name in rows}
-            share = 1 / counts[term.name] if part.counts else 0.0
-            values[term.name] = term.values(said, rows).sum() * share
+        for share in part.shares:
+            said = {name: next(found) for name in share.rows}
+            scale = 1 / share.count if part.counts else 0.0
+            values[share.term.name] = share.term.values(said, share.rows).sum() * scale
         total = sum(weights[name] * value for name, value in values.items())
         # Processes average their gradients; the loss is a sum over them.
         self.accelerator.backward(self.accelerator.num_processes * total)
@@ -132,19 +126,44 @@ class Gradients:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Share:
+    """A term, and those of its rows that are meant."""
+
+    term: Term
+    rows: Rows
+    count: int
+    """By what the sum of values over the whole step is divided."""
+
+    @property
+    def examples(self) -> int:
+        """Rows, or tuples of rows where the term reads several streams."""
+        return len(self.rows[self.term.counted])
+
+    def only(self, chosen: Sequence[int]) -> Share:
+        """The same of some of the examples."""
+        rows = {name: [indices[k] for k in chosen] for name, indices in self.rows.items()}
+        return replace(self, rows=rows)
+
+
+@dataclass(frozen=True)
+class Part:
     """What one process takes through the model at once."""
 
-    terms: Sequence[tuple[Term, Rows]]
+    shares: Sequence[Share]
     counts: bool
     """Whether it is of account."""
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """The blocks that are read, where activations are."""
+        return self.shares[0].term.layers
 
     def groups(self, streams: Streams) -> list[list[Encoded]]:
         """Its rows, of each term and each of its streams."""
         return [
             [streams[name][row] for row in indices]
-            for _, rows in self.terms
-            for name, indices in rows.items()
+            for share in self.shares
+            for name, indices in share.rows.items()
         ]
 
     def tokens(self, streams: Streams) -> int:
@@ -152,15 +171,11 @@ class _Part:
         return sum(len(item.input_ids) for group in self.groups(streams) for item in group)
 
 
-def _only(rows: Rows, chosen: Sequence[int]) -> Rows:
-    return {name: [indices[k] for k in chosen] for name, indices in rows.items()}
-
-
-def _together(terms: Sequence[Term]) -> list[list[Term]]:
+def _together(shares: Sequence[Share]) -> list[list[Share]]:
     """Terms in groups that one forward pass serves: of scores, or of the same activations."""
-    groups: dict[tuple[tuple[str, str], ...], list[Term]] = {}
-    for term in terms:
-        groups.setdefault(tuple(term.layers.items()), []).append(term)
+    groups: dict[tuple[tuple[str, str], ...], list[Share]] = {}
+    for share in shares:
+        groups.setdefault(tuple(share.term.layers.items()), []).append(share)
     return list(groups.values())
 
 

@@ -121,7 +121,7 @@ def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
     silent = redirect_stderr(io.StringIO()) if where.options else nullcontext()
     with _explained(path, "model"), silent:
         model = AutoModelForCausalLM.from_pretrained(
-            where.name, dtype=_dtype(table, device), **attention, **_options(table, where)
+            where.name, dtype=weight_dtype(table, device), **attention, **_options(table, where)
         )
     if where.options:
         # A GGUF file leaves its quantization in the config, and save_pretrained then refuses.
@@ -213,7 +213,8 @@ class _explained:
         ) from error
 
 
-def _dtype(table: ModelTable, device: torch.device) -> torch.dtype:
+def weight_dtype(table: ModelTable, device: torch.device) -> torch.dtype:
+    """In which a model is loaded."""
     if table.dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return torch.float32 if table.dtype == "float32" else torch.bfloat16

@@ -179,8 +179,17 @@ def packs(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
     return _known[model]
 
 
+def assume(model: Any, *, like: Any) -> None:
+    """Take it that a copy without data packs as its original does, or would."""
+    _known[model] = _known.get(like, _may_pack(like))
+
+
+def _may_pack(model: Any) -> bool:
+    return getattr(model.config, "_attn_implementation", None) == "sdpa"
+
+
 def _tried(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
-    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+    if not _may_pack(model):
         return False
     try:
         packed, padded = try_out(True), try_out(False)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-import torch
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.lora import adapter_config, merge
 from unlearn_cli.engine.measure import evaluate_reference
+from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.plan import Plan
@@ -153,11 +153,12 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
             line = error.line() if isinstance(error, UnlearnError) else repr(error)
             session.emit(RunFailed(line))
             folder.update_manifest(status="failed", error=line)
-            if isinstance(error, torch.OutOfMemoryError):
+            if ran_out(error):
                 raise RunError(
                     "out of memory",
                     where=str(session.device),
-                    hint="lower train.micro_batch, or set train.activation_checkpointing = true",
+                    hint="set train.micro_batch = 1 and train.activation_checkpointing = true, "
+                    "lower data.max_length, or train an adapter with [lora]",
                 ) from error
             raise
         folder.update_manifest(status="finished")

@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import clear_device_cache
 
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
@@ -23,6 +22,7 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.lora import own_parameters
+from unlearn_cli.engine.memory import give_back, ran_out
 from unlearn_cli.errors import RunError
 
 POSITIONS = 256
@@ -50,6 +50,14 @@ class _Distinct(Generic[T, R]):
     def missing(self) -> list[int]:
         """Places without a result."""
         return [place for place in range(len(self.items)) if place not in self.results]
+
+    def batches(
+        self, length: Callable[[T], int], size: int, group: Callable[[T], object] | None
+    ) -> list[list[int]]:
+        """What has no result, in batches; what `group` calls the same stands side by side."""
+        together = {k: group(self.items[k]) if group else k for k in self.missing}
+        lengths = {place: length(self.items[place]) for place in self.missing}
+        return _batches(lengths, size, together)
 
 
 class Memo:
@@ -131,6 +139,35 @@ def score_probes(
     return [_scored_row(plan, memo) for plan in plans]
 
 
+@dataclass(frozen=True)
+class Heaviest:
+    """What takes the most memory of what is asked of a model."""
+
+    scored: Sequence[tuple[Sequence[Encoded], bool]]
+    """Batches, and whether their distributions are looked at."""
+    generated: Sequence[tuple[int, int]]
+    """Of batches that are answered: prompts, and tokens of the longest with its answer."""
+
+
+def heaviest(
+    encoder: Encoder,
+    probes: Sequence[Probe],
+    batch_size: int,
+    needs: Callable[[str], Collection[Need]],
+) -> Heaviest:
+    """The batches with which `score_probes` begins; arguments as there."""
+    memo, scored, generated = Memo(), list[tuple[Sequence[Encoded], bool]](), []
+    for probe in probes:
+        _plan(probe, encoder, memo, frozenset(needs(probe.set)))
+    for part, spread in ((memo.answers, False), (memo.spread, True)):
+        for first in part.batches(_length, batch_size, _prompt)[:1]:
+            scored.append(([part.items[place] for place in first], spread))
+    for decoding, texts in memo.texts.items():
+        lengths = [len(prompt) + decoding.max_new_tokens for prompt, _ in texts.items]
+        generated.append((min(batch_size, len(lengths)), max(lengths)))
+    return Heaviest(scored, generated)
+
+
 def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -> _Plan:
     row = probe.row
 
@@ -187,18 +224,15 @@ class _Work:
         *,
         group: Callable[[T], object] | None = None,
     ) -> None:
-        """Run what has no result yet; afterwards every process has all results. What `group` calls
-        the same stands side by side."""
-        together = {k: group(part.items[k]) if group else k for k in part.missing}
-        lengths = {place: length(part.items[place]) for place in part.missing}
-        batches = _batches(lengths, batch_size or self.batch_size, together)
+        """Run what has no result yet; afterwards every process has all results."""
+        batches = part.batches(length, batch_size or self.batch_size, group)
         processes, mine = self.accelerator.num_processes, list[tuple[int, R]]()
         for first in range(0, len(batches), processes):
             number = first + self.accelerator.process_index
             # A model that is sharded over processes needs all of them in every forward pass, so a
             # process without a batch of its own repeats one and drops the result.
             batch = batches[number % len(batches)]
-            results = _fitting(run, [part.items[place] for place in batch])
+            results = fitting(run, [part.items[place] for place in batch])
             if number < len(batches):
                 mine.extend(zip(batch, results, strict=True))
             self.advance(sum(map(len, batches[first : first + processes])))
@@ -229,16 +263,16 @@ def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object])
     return batches
 
 
-def _fitting(run: Callable[[list[T]], Sequence[R]], items: list[T]) -> list[R]:
+def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T]) -> list[R]:
     """The results of a batch, in halves where it does not fit into memory."""
     try:
         return list(run(items))
-    except torch.OutOfMemoryError:
-        if len(items) == 1:
+    except RuntimeError as error:
+        if not ran_out(error) or len(items) == 1:
             raise
-    clear_device_cache(garbage_collection=True)
+    give_back()
     half = len(items) // 2
-    return [*_fitting(run, items[:half]), *_fitting(run, items[half:])]
+    return [*fitting(run, items[:half]), *fitting(run, items[half:])]
 
 
 def _length(item: Encoded) -> int:
@@ -254,6 +288,17 @@ def _score(
     scorer: torch.nn.Module, items: list[Encoded], *, spread: bool = False
 ) -> list[AnswerScore]:
     """One forward pass."""
+    found = look(scorer, items, spread=spread)
+    edges = np.cumsum([item.end - item.start for item in items])[:-1]
+    rows: dict[str, Any] = {k: np.split(v.cpu().numpy(), edges) for k, v in found.items()}
+    return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
+
+
+def look(
+    scorer: torch.nn.Module, items: Sequence[Encoded], *, spread: bool
+) -> dict[str, torch.Tensor]:
+    """Fields of `AnswerScore`, each (N,) of all answer tokens; `spread` adds those that look at
+    whole distributions."""
     scores: Scores = scorer(items)
     found = {
         "token_logp": scores.token_logp.double(),
@@ -263,9 +308,7 @@ def _score(
         moments = [_moments(part) for part in torch.split(scores.logits, POSITIONS)]
         expected, deviation = (torch.cat(part) for part in zip(*moments, strict=True))
         found |= {"expected_logp": expected, "spread_logp": deviation}
-    edges = np.cumsum([item.end - item.start for item in items])[:-1]
-    rows: dict[str, Any] = {k: np.split(v.cpu().numpy(), edges) for k, v in found.items()}
-    return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
+    return found
 
 
 def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from unlearn_cli.engine.cache import content_key
 from unlearn_cli.engine.data import check_overlap, fingerprint
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.lora import merge
+from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.errors import UsageError
 from unlearn_cli.events import (
@@ -67,6 +68,7 @@ class Session:
         started = time.perf_counter()
         self.emit(StageStarted(name, title, total, unit))
         yield lambda done: self.emit(StageProgress(name, done))
+        give_back()
         self.emit(StageFinished(name, time.perf_counter() - started))
 
     def cached(self, name: str, title: str) -> None:

@@ -6,18 +6,19 @@ What a step adds up is in `gradients`; here is when, and what is done with it.
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from unlearn_cli.api.method import Progress, Weights
+from unlearn_cli.engine import memory
 from unlearn_cli.engine.checkpoints import Checkpoints, State
+from unlearn_cli.engine.fit import fitting_rows
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoothed
 from unlearn_cli.engine.models import read_weights
@@ -36,7 +37,7 @@ class Optimization:
     warmup_epochs: float
     weight_decay: float
     max_grad_norm: float
-    micro_batch: int
+    micro_batch: int | Literal["auto"]
     activation_checkpointing: bool = False
 
 
@@ -82,8 +83,9 @@ class Trainer:
         self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
         self.model, self.tokenizer = scorer.model, tokenizer
         if optimization.activation_checkpointing:
-            _recompute_activations(self.model)
-        optimizer = _adamw(self.model, optimization)
+            recompute_activations(self.model)
+        micro_batch = self._micro_batch()
+        optimizer = make_optimizer(self.model, optimization)
         self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
         self.scheduler = _schedule(self.optimizer, optimization, plan)
         if _warmup(optimization, plan) >= len(plan.steps):
@@ -92,7 +94,7 @@ class Trainer:
             accelerator,
             self.scorer,
             streams,
-            micro_batch=optimization.micro_batch,
+            micro_batch=micro_batch,
         )
         self.done = 0
         self._reweigh({})
@@ -106,6 +108,9 @@ class Trainer:
         if self.accelerator.scaler is not None and state.extra:
             self.accelerator.scaler.load_state_dict(dict(state.extra))
         self.weights = state.weights or self.weights
+        # Where memory ran out it is less than was asked for, and a resumed run goes on with that.
+        own = self.gradients.micro_batch
+        self.gradients.micro_batch = min(own, state.micro_batch or own)
         self.done = state.step
 
     def restore(self, step: int) -> None:
@@ -139,7 +144,7 @@ class Trainer:
 
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
         torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
-        found, tokens = self._add_gradients(step)
+        found, tokens = self._gradients_that_fit(step)
         count = torch.tensor(tokens, device=self.accelerator.device)
         sums = torch.stack([*found.values(), count.to(next(iter(found.values())))])
         sums = self.accelerator.reduce(sums).cpu()
@@ -149,6 +154,35 @@ class Trainer:
         self._check_finite(losses)
         norm = self._update()
         return losses, norm, int(sums[-1])
+
+    def _micro_batch(self) -> int:
+        if self.options.micro_batch != "auto":
+            return self.options.micro_batch
+        rows = fitting_rows(
+            self.model,
+            self.terms,
+            self.streams,
+            self.plan,
+            self.accelerator,
+            lambda model: make_optimizer(model, self.options),
+        )
+        self.emit(Notice(f"{self.stage}: micro-batches of {rows} rows fit"))
+        return rows
+
+    def _gradients_that_fit(self, step: Step) -> tuple[Losses, int]:
+        """As `_add_gradients`, in halves from here on where memory runs out. Several processes
+        cannot: the others wait for one that failed."""
+        try:
+            return self._add_gradients(step)
+        except RuntimeError as error:
+            alone, rows = self.accelerator.num_processes == 1, self.gradients.micro_batch
+            if not memory.ran_out(error) or rows == 1 or not alone:
+                raise
+        self.optimizer.zero_grad()  # what the failed pass left
+        memory.give_back()
+        self.gradients.micro_batch = -(-rows // 2)
+        self.emit(Notice(f"out of memory: micro-batches of {self.gradients.micro_batch} rows"))
+        return self._gradients_that_fit(step)
 
     def _add_gradients(self, step: Step) -> tuple[Losses, int]:
         """This process's part of each term, and the tokens that it ran."""
@@ -214,7 +248,7 @@ class Trainer:
                 gradient_norm=norm,
                 tokens=tokens,
                 seconds=seconds,
-                memory_bytes=peak_memory(self.accelerator.device),
+                memory_bytes=memory.peak(self.accelerator.device),
                 weights=self.weights,
             )
         )
@@ -229,7 +263,14 @@ class Trainer:
             model = self.accelerator.unwrap_model(self.scorer).model
             scaler = self.accelerator.scaler
             extra = scaler.state_dict() if scaler is not None else {}
-            state = State(self.done, self.scheduler.state_dict(), metric, extra, self.weights)
+            state = State(
+                self.done,
+                self.scheduler.state_dict(),
+                metric,
+                extra,
+                self.weights,
+                self.gradients.micro_batch,
+            )
             optimizer: Any = self.optimizer
             path = self.checkpoints.save(state, model, self.tokenizer, optimizer.state_dict())
             self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
@@ -240,14 +281,15 @@ def _weights(of: Mapping[str, float]) -> Weights:
     return Weights(of["forget"], of.get("retain", 0.0))
 
 
-def _recompute_activations(model: Any) -> None:
-    """transformers renamed the function in 5.x and keeps the old name until 6."""
+def recompute_activations(model: Any) -> None:
+    """Keep the inputs of blocks alone, and run the blocks again in the backward pass."""
+    # transformers renamed the function in 5.x and keeps the old name until 6.
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
-def _adamw(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:
     """AdamW; biases and norm weights are not decayed, as everywhere in the field."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -279,10 +321,3 @@ def _schedule(optimizer: Any, options: Optimization, plan: Plan) -> Any:
 
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper steps with it
     return torch.optim.lr_scheduler.LambdaLR(inner, factor)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on an accelerator, resident in this process on CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -26,7 +26,13 @@ from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.target import ours_to_make
 from unlearn_cli.engine.train import Trainer
-from unlearn_cli.engine.work import check_reference_size, optimization, prepare, smoothing
+from unlearn_cli.engine.work import (
+    check_reference_size,
+    optimization,
+    prepare,
+    rows_at_once,
+    smoothing,
+)
 from unlearn_cli.events import Notice
 from unlearn_cli.runs import versions, write_atomically
 
@@ -112,7 +118,8 @@ class Unlearning:
         """What a model says of rows: made once for its content, so that runs share it."""
         session, train = self.session, self.spec.train
         asked = [request.fingerprint for request in requests]
-        batches = (train.micro_batch, train.mixed_precision, self.spec.model.attention)
+        rows = rows_at_once(self.spec)
+        batches = (rows, train.mixed_precision, self.spec.model.attention)
         key = content_key(versions(), model_fingerprint(scorer.model), asked, batches)
         folder = cache_folder("references") / key
 
@@ -122,7 +129,7 @@ class Unlearning:
                 requests,
                 scorer,
                 session.accelerator,
-                micro_batch=train.micro_batch,
+                micro_batch=rows,
                 progress=progress,
             )
 
@@ -197,7 +204,7 @@ class Unlearning:
             self.session.accelerator,
             self.scorer,
             self.work.streams,
-            micro_batch=self.spec.train.micro_batch,
+            micro_batch=rows_at_once(self.spec),
         )
         plan = self.work.plan
         share = float(self.spec.wrap.saliency or 1)

@@ -221,6 +221,12 @@ def optimization(spec: Spec) -> Optimization:
     )
 
 
+def rows_at_once(spec: Spec) -> int:
+    """Rows in one forward pass where no optimizer has made its state yet."""
+    rows = spec.train.micro_batch
+    return rows if rows != "auto" else 8
+
+
 def smoothing(spec: Spec) -> Smoothing | None:
     """`[wrap]`, as the trainer takes it."""
     wrap = spec.wrap

@@ -226,8 +226,9 @@ class TrainTable(TableModel):
     batch_size: PositiveInt = 32
     """Forget examples in an optimizer step, all processes together, each with one retain
     example."""
-    micro_batch: PositiveInt = 8
-    """Rows in one forward pass of one process. Never changes the result, only speed and memory."""
+    micro_batch: PositiveInt | Literal["auto"] = 8
+    """Rows in one forward pass of one process, or `auto` for as many as fit. Never changes the
+    result, only speed and memory; halved where memory runs out."""
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"

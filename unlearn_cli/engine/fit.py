@@ -1,0 +1,79 @@
+"""How many rows fit into memory at once: `train.micro_batch = "auto"`.
+
+The answer depends on the machine and not on what else runs there, so that a run that is repeated or
+resumed gets the same; where memory runs out nevertheless, the trainer halves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from unlearn_cli.engine import memory
+from unlearn_cli.engine.estimate import Estimate, estimate_step, heaviest_step, imagine
+from unlearn_cli.engine.gradients import Gradients
+from unlearn_cli.engine.objective import Streams, Term
+from unlearn_cli.engine.plan import Plan
+
+SHARE = 0.85
+"""Of the memory, that is planned with."""
+KEPT = 0.1
+"""Of what is allocated, that allocators hold beside it."""
+MOST_TOKENS = 8192
+"""In one forward pass: more are not faster, and where rows attend under one mask the work grows
+with their square."""
+
+
+def fitting_rows(
+    model: Any,
+    terms: Sequence[Term],
+    streams: Streams,
+    plan: Plan,
+    accelerator: Accelerator,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+) -> int:
+    """The largest micro-batch of a training that fits, by halves of a whole step; at least 1.
+
+    Args:
+        model: what is trained of it requires gradients.
+        terms: of the loss.
+        streams: where their rows are.
+        plan: the steps; the heaviest of the first is taken.
+        accelerator: every process must call this function, and gets the same answer.
+        optimizer: makes the optimizer of a model.
+    """
+    step = heaviest_step(plan, terms, streams)
+    rows = sum(len(part) for term in terms for part in islice(term.rows(step).values(), 1))
+    rows = -(-rows // accelerator.num_processes)
+
+    def fits(size: int) -> bool:
+        work = Gradients(accelerator, model, streams, micro_batch=size)
+        if max(part.tokens(streams) for part in work.parts(terms, step)) > MOST_TOKENS:
+            return False
+        found = estimate_step(
+            lambda: (imagine(model, accelerator.device), terms),
+            streams,
+            plan,
+            accelerator,
+            micro_batch=size,
+            optimizer=optimizer,
+        )
+        wanted = memory.used(accelerator.device) + growth(found, accelerator)
+        return wanted <= SHARE * memory.total(accelerator)
+
+    while rows > 1 and not fits(rows):
+        rows = -(-rows // 2)
+    least: Any = accelerator.gather(torch.tensor([rows], device=accelerator.device))
+    return int(least.min())
+
+
+def growth(found: Estimate, accelerator: Accelerator) -> int:
+    """Bytes that training adds to a loaded model at its peak; several processes keep a second copy
+    of the gradients, which they exchange."""
+    buckets = found.gradients if accelerator.num_processes > 1 else 0
+    return round((found.peak - found.weights + buckets) * (1 + KEPT))
