@@ -21,6 +21,7 @@ from unlearn_cli.console import (
     print_table,
     print_tokens,
 )
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import (
     Notice,
     RunFinished,
@@ -30,7 +31,6 @@ from unlearn_cli.events import (
     StageStarted,
     StepDone,
 )
-from unlearn_cli.runs import Evaluation
 
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x9b2J\u202e[bold]b"
 

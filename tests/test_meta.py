@@ -8,9 +8,10 @@ import pytest
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.errors import UsageError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import RunStarted
 from unlearn_cli.meta import Trust, faithfulness, meta_evaluate, quantization, relearning
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
 
 SPEC = """name = "{name}"
 [[evaluate]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from unlearn_cli.api import Number, Table
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.require import missed
-from unlearn_cli.runs import Evaluation
 from unlearn_cli.spec.tables import RequireTable
 
 

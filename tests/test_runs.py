@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.environment import environment
 from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.evaluations import Evaluation, Generated
 from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
-from unlearn_cli.runs import Evaluation, Generated, RunFolder, environment, write_atomically
+from unlearn_cli.files import write_atomically
+from unlearn_cli.runs import RunFolder
 
 
 def evaluation(label: str = "unlearned", step: int = 7) -> Evaluation:
@@ -144,7 +147,7 @@ class TestAtomicity:
         def full(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("unlearn_cli.runs.os.fsync", full)
+        monkeypatch.setattr("unlearn_cli.files.os.fsync", full)
         with pytest.raises(RunError, match="No space left on device; free some space") as caught:
             write_atomically(path, "new")
         assert caught.value.where == str(path)
@@ -309,7 +312,7 @@ class TestEnvironment:
     def test_needs_no_torch(self) -> None:
         """Reading a run, and naming the versions, imports no torch."""
         code = (
-            "import sys; from unlearn_cli.runs import environment; environment()\n"
+            "import sys; from unlearn_cli.environment import environment; environment()\n"
             "assert 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)

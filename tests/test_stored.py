@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from unlearn_cli import catalog
 from unlearn_cli.api import Bundle, Number, Probe, Row, Table
 from unlearn_cli.errors import RunError, UnlearnError, UsageError
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.stored import Foreign, ids_by_set, read_stored
 from unlearn_cli.tables import Metrics
 

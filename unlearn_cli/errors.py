@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unlearn_cli.safe_text import redact
+
 
 class UnlearnError(Exception):
-    """An error that a user can act on.
+    """An error that a user can act on. It holds no token (`safe_text.py`).
 
     Args:
         what: what is wrong, one sentence without a full stop.
@@ -21,7 +23,7 @@ class UnlearnError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+        self.what, self.where, self.hint = redact(what), redact(where), redact(hint)
         super().__init__(self.line())
 
     def line(self) -> str:

@@ -87,7 +87,8 @@ class EvaluationDone(Event):
 
     evaluator: str
     label: str
-    """`target` (before), `retain_reference`, `checkpoint`, `unlearned` (after) or `model`."""
+    """`target` (before), `retain_reference`, `checkpoint`, `unlearned` (after), `model`
+    or `again` (of a verification)."""
     step: int
     table: Table
     path: str = ""

@@ -29,8 +29,9 @@ from statistics import fmean, harmonic_mean
 
 from unlearn_cli.api.evaluate import Number, about_forget
 from unlearn_cli.errors import UsageError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.results import read_result
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
 
 LEAST_UTILITY = 0.8
 """Share of the target's utility that an unlearned model must have kept for R and Q to count."""

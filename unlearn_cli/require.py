@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from unlearn_cli.api.evaluate import Number
-from unlearn_cli.runs import Evaluation
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.spec.tables import RequireTable
 
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}

@@ -9,7 +9,8 @@ from typing import Any
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.errors import RunError, UsageError
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.verdict import UTILITIES
 
 NO_RESULT = ("seed", "name", "output.", "train.micro_batch", "verdict.", "require.")
@@ -44,8 +45,8 @@ def read_result(folder: Path) -> Result:
     """
     run = RunFolder.open(folder)
     manifest = run.manifest
-    _refuse_unfinished(run, manifest)
-    spec = _read_spec(run)
+    refuse_unfinished(run, manifest)
+    spec = read_spec(run)
     found = run.evaluations()
     before, after = (
         _numbers([e for e in found if e.label == label]) for label in ("target", "unlearned")
@@ -77,7 +78,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _refuse_unfinished(run: RunFolder, manifest: Mapping[str, Any]) -> None:
+def refuse_unfinished(run: RunFolder, manifest: Mapping[str, Any]) -> None:
+    """Raise UsageError where the run did not come to its end."""
     if (status := manifest.get("status")) != "finished":
         raise UsageError(
             f"the run is not finished ({status or 'not started'})",
@@ -86,7 +88,8 @@ def _refuse_unfinished(run: RunFolder, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _read_spec(run: RunFolder) -> dict[str, Any]:
+def read_spec(run: RunFolder) -> dict[str, Any]:
+    """The resolved spec as tables; RunError where the file is damaged."""
     import tomlkit
 
     try:

@@ -13,98 +13,31 @@ new one and never half of one. Imports no torch.
 
 from __future__ import annotations
 
-import errno
 import json
-import math
 import os
-import platform
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from datetime import datetime, timezone
-from importlib import metadata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.errors import RunError, UsageError
-from unlearn_cli.events import EvaluationDone, Event
-
-FORMAT = 1
-"""Version of the evaluation file; raised whenever an older reader would misread it."""
-
-PACKAGES = (
-    "unlearn-cli",
-    "torch",
-    "transformers",
-    "accelerate",
-    "datasets",
-    "tokenizers",
-    "numpy",
-    "scipy",
+from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.events import EvaluationDone, Event, RunFinished
+from unlearn_cli.files import (
+    is_name,
+    lock_file,
+    now,
+    parse_json,
+    plain,
+    read_text,
+    sha256,
+    write_atomically,
+    writing,
 )
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+from unlearn_cli.safe_text import redact, without_own
 
-
-@dataclass(frozen=True)
-class Generated:
-    """What a model answered to the question of one row."""
-
-    set: str
-    id: str
-    question: str
-    truth: str
-    generation: str
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of one model, as stored."""
-
-    evaluator: str
-    label: str
-    """As in `events.EvaluationDone`."""
-    step: int
-    table: Table
-    model: str
-    """Fingerprint of the weights."""
-    data: str
-    """Fingerprint of the rows that were scored."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the evaluator, and whatever else decides the numbers."""
-    samples: tuple[Generated, ...] = ()
-    """Every generated row."""
-    format: int = FORMAT
-
-    def to_json(self) -> str:
-        """The file's text. What is not finite is written as null, a figure with its reason."""
-        numbers = {name: _finite(number) for name, number in self.table.numbers.items()}
-        whole = replace(self, table=replace(self.table, numbers=numbers))
-        return json.dumps(_plain(whole), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, where: str = "evaluation") -> Evaluation:
-        """Read `to_json` back.
-
-        Raises:
-            RunError: naming `where`, for another format version or a damaged file.
-        """
-        from pydantic import TypeAdapter, ValidationError
-
-        _check_format(_parse(text, where), where)
-        try:
-            return TypeAdapter(cls).validate_json(text, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            what = f"not a stored evaluation: {key}: {first['msg']}"
-            raise RunError(what, where=where, hint=_EVALUATE_AGAIN) from None
-
-    @classmethod
-    def read(cls, path: Path) -> Evaluation:
-        """Read the file at `path`; RunError naming it where it cannot be read."""
-        return cls.from_json(_read(path), str(path))
+RESULTS = ("model", "evaluations")
+"""Folders whose files are the result of a run."""
 
 
 class RunFolder:
@@ -131,14 +64,14 @@ class RunFolder:
         """
         run = cls(folder)
         run._refuse_what_is_there()
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:  # exclusive: of two processes that start at once, one is refused
                 with run.spec.open("x", encoding="utf-8") as file:
-                    file.write(spec_toml)
+                    file.write(redact(spec_toml))
             except FileExistsError:
                 raise _already_holds_a_run(folder) from None
-        run.update_manifest(created=_now())
+        run.update_manifest(created=now())
         return run
 
     @classmethod
@@ -178,26 +111,27 @@ class RunFolder:
         """What `update_manifest` has been told so far."""
         if not self._manifest.exists():
             return {}
-        parsed = _parse(_read(self._manifest), str(self._manifest))
+        parsed = parse_json(read_text(self._manifest), str(self._manifest))
         if not isinstance(parsed, dict):
             raise RunError("is not a JSON object", where=str(self._manifest))
         return parsed
 
     def update_manifest(self, **values: Any) -> None:
         """Set the given keys, keep the others; atomic."""
-        whole = _plain(self.manifest | values)
+        whole = plain(self.manifest | values)
         text = json.dumps(whole, ensure_ascii=False, allow_nan=False, indent=2)
-        write_atomically(self._manifest, text + "\n")
+        write_atomically(self._manifest, redact(text) + "\n")
 
     def append_event(self, event: Event) -> None:
         """Add one line to the log. Tables of numbers stand in their own files and are left out."""
-        entry = {"event": type(event).__name__, "time": _now()} | _plain(event)
+        hide = without_own if isinstance(event, RunFinished) else redact  # it has answers
+        entry = {"event": type(event).__name__, "time": now()} | plain(event)
         if isinstance(event, EvaluationDone):
             del entry["table"]
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-        with _writing(self._events), self._events.open("ab+") as file:
+        with writing(self._events), self._events.open("ab+") as file:
             _drop_cut_line(file.fileno())
-            file.write(line.encode("utf-8", "replace"))
+            file.write(hide(line).encode("utf-8", "replace"))
 
     def events(self) -> list[dict[str, Any]]:
         """The log, oldest first; a last line that was cut by a kill is left out.
@@ -207,8 +141,8 @@ class RunFolder:
         """
         if not self._events.exists():
             return []
-        lines = _read(self._events).split("\n")[:-1]  # what follows the last newline is cut
-        return [_parse(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
+        lines = read_text(self._events).split("\n")[:-1]  # what follows the last newline is cut
+        return [parse_json(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
 
     def truncate_events(self, step: int) -> None:
         """Forget what the log says of training after `step`; it is about to happen again.
@@ -219,9 +153,27 @@ class RunFolder:
         lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in kept]
         write_atomically(self._events, "".join(lines))
 
+    def results(self) -> list[Path]:
+        """The files that a finished run stands for: spec, model, evaluations; sorted by name."""
+        inside = (path for folder in RESULTS for path in (self.folder / folder).rglob("*"))
+        found = [self.spec, *(path for path in inside if path.is_file() or path.is_symlink())]
+        return sorted(found, key=lambda path: path.relative_to(self.folder).as_posix())
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 (hex) of each of the `results`, by its path in the folder, with forward slashes.
+
+        Raises:
+            RunError: a file cannot be read, or is a link, which may lead out of the folder.
+        """
+        return {path.relative_to(self.folder).as_posix(): _hash(path) for path in self.results()}
+
     def write_evaluation(self, evaluation: Evaluation) -> str:
         """Store an evaluation; its path relative to the run folder, with forward slashes."""
-        path = self._evaluations / _place(evaluation) / f"{evaluation.evaluator}.json"
+        folder, name = _place(evaluation), evaluation.evaluator
+        if not (is_name(folder) and is_name(name)):
+            what = f"an evaluation of {name!r} for {evaluation.label!r} has no place in it"
+            raise RunError(what, where=str(self.folder))
+        path = self._evaluations / folder / f"{name}.json"
         write_atomically(path, evaluation.to_json())
         return path.relative_to(self.folder).as_posix()
 
@@ -247,125 +199,18 @@ class RunFolder:
             return []
 
 
-@contextmanager
-def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
-    """Yields a function that takes the lock of this name: False where another process has it.
-
-    The lock is the kernel's and ends with the block or the process, however that dies (advisory;
-    not on Windows).
-    """
-    with _writing(path):
-        file = path.open("a", encoding="utf-8")
-    with file:
-        yield lambda: _flock(file.fileno())
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware that a result may depend on. Never the host's or the user's name."""
-    return {
-        "python": platform.python_version(),
-        **versions(),
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
-    }
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of the packages that decide numbers."""
-    return {package: _version(package) for package in PACKAGES}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text` (UTF-8), or leave it as it was.
-
-    Raises:
-        RunError: naming the path, when the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-
-
-_EVALUATE_AGAIN = "make it again with `unlearn evaluate`"
+def _hash(path: Path) -> str:
+    if path.is_symlink():
+        raise RunError("is a link, not a file", where=str(path), hint="put the file itself there")
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise RunError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _already_holds_a_run(folder: Path) -> UsageError:
     hint = "use --resume or another name"
     return UsageError("already holds a run", where=str(folder), hint=hint)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """An OSError becomes a RunError that says where, and what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space" if full else "check the folder and its permissions"
-        what = f"cannot write: {error.strerror or error}"
-        raise RunError(what, where=str(path), hint=hint) from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(path)) from error
-
-
-def _parse(text: str, where: str) -> Any:
-    """JSON without the constants NaN and Infinity, which are not JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"damaged JSON: {error}", where=where) from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_format(parsed: Any, where: str) -> None:
-    found = parsed.get("format") if isinstance(parsed, dict) else None
-    if found is None:
-        raise RunError("not a stored evaluation of this tool", where=where, hint=_EVALUATE_AGAIN)
-    if found != FORMAT:
-        what = f"evaluation format {found!r}, this version reads {FORMAT}"
-        raise RunError(what, where=where, hint=_EVALUATE_AGAIN)
-
-
-def _finite(number: Number) -> Number:
-    if number.value is None or math.isfinite(number.value):
-        return number
-    return replace(number, value=None, reason=number.reason or f"the value was {number.value}")
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings, sequences and numpy values as what JSON knows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, str) or value is None:
-        return value
-    if isinstance(value, Sequence | set | frozenset):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int) else str(value)
 
 
 def _place(evaluation: Evaluation) -> str:
@@ -412,29 +257,3 @@ def _drop_cut_line(descriptor: int) -> None:
 def _bytes_at(descriptor: int, offset: int, count: int) -> bytes:
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, count)
-
-
-def _flock(descriptor: int) -> bool:
-    """Take the lock; False where another process has it."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks, as some network mounts are
-        return True
-    return True
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

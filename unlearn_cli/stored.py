@@ -22,8 +22,9 @@ import numpy as np
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import AnswerScore, Probe, ScoredRow, Table
 from unlearn_cli.errors import RunError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.foreign_logs import STORED, LoggedRow, read_log
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.tables import Metrics, aggregate_table, row_values
 
 FROM_MEAN_LOSS = ("probability", "normalized_probability", "truth_ratio")

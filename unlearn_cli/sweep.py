@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_cli.errors import Interrupted, RunError, SpecError, UnlearnError, UsageError
+from unlearn_cli.files import is_name, write_atomically
 from unlearn_cli.results import flatten
-from unlearn_cli.runs import RunFolder, write_atomically
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import Spec
 
 MANIFEST = "sweep.json"
@@ -202,10 +203,15 @@ def variant_name(point: Point, seed: int) -> str:
     last = [key.rpartition(".")[2] for key in point]
     parts = []
     for key, short in zip(point, last, strict=True):
-        value = re.sub(r"[^A-Za-z0-9.@]+", "-", point[key].lstrip("+"))[:LONGEST_PART]
-        shown = short if last.count(short) == 1 else key
+        value = _bare(point[key].lstrip("+"))[:LONGEST_PART]
+        shown = _bare(short if last.count(short) == 1 else key)
         parts.append(value if key == "method.name" else f"{shown}-{value}")
-    return "_".join([*parts, f"seed-{seed}"])
+    return "_".join([*parts, f"seed-{seed}"]).lstrip("-._@")
+
+
+def _bare(text: str) -> str:
+    """What may stand in the name of a folder; other characters become a dash."""
+    return re.sub(r"[^A-Za-z0-9._@]+", "-", text)
 
 
 def run_all(
@@ -286,7 +292,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _check_name(name: str, folder: Path) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", name):
+    if not is_name(name):
         hint = "use letters, digits and . _ @ -"
         raise UsageError("cannot be the name of a sweep", where=f"--name {name}", hint=hint)
     if RunFolder(folder).spec.exists():
@@ -350,5 +356,5 @@ def _listed(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         return dict(json.loads(path.read_text("utf-8"))["runs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"is no list of runs: {error!r}", where=str(path)) from None

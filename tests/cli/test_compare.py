@@ -11,8 +11,9 @@ import pytest
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.cli import main
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import RunStarted, StageFinished
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
 
 SPEC = """
 name = "{name}"

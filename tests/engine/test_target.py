@@ -14,7 +14,7 @@ from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
 from unlearn_cli.events import Notice, StageFinished, StepDone
-from unlearn_cli.runs import lock_file
+from unlearn_cli.files import lock_file
 from unlearn_cli.spec.load import load_spec
 from unlearn_cli.testing import Recorder
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.cli.report import report
 from unlearn_cli.errors import UsageError
+from unlearn_cli.evaluations import Evaluation, Generated
 from unlearn_cli.events import (
     Notice,
     RunFailed,
@@ -26,7 +27,7 @@ from unlearn_cli.events import (
 from unlearn_cli.report import write_report
 from unlearn_cli.report.plane import Course, plane
 from unlearn_cli.report.view import largest_gap, verdict
-from unlearn_cli.runs import Evaluation, Generated, RunFolder
+from unlearn_cli.runs import RunFolder
 
 EVIL = "<script>alert(1)</script>\x1b[2J & 'co'"
 VOID = {"meta", "br"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unlearn_cli.report.words import clean, duration, number, size
+from unlearn_cli.report.words import duration, number, size
+from unlearn_cli.safe_text import clean
 
 
 @pytest.mark.parametrize(

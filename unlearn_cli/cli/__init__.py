@@ -1,8 +1,9 @@
 """The command `unlearn`: commands by name, errors as one line, exit codes.
 
 A command is imported when it is called and not before, so that `unlearn --help` and the listings
-start at once. Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 3 a
-requirement of the spec is missed; 130 interrupted.
+start at once. JSON on stdout is ASCII, so that nothing in it can steer a terminal. Exit codes: 0
+worked; 1 the run, or a verification, failed; 2 usage or spec; 3 a requirement of the spec is
+missed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from io import StringIO
 from typing import NoReturn
 
 import click
 
 from unlearn_cli import __version__
 from unlearn_cli.errors import SpecError, UnlearnError
+from unlearn_cli.safe_text import clean, redact
 
 COMMANDS = {
     "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
@@ -28,6 +31,8 @@ COMMANDS = {
     "sweep": ("unlearn_cli.cli.sweep:sweep", "Run a spec many times over, and compare."),
     "meta": ("unlearn_cli.cli.meta:meta", "Score the metrics themselves, on finished runs."),
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again, or of several."),
+    "certify": ("unlearn_cli.cli.evidence:certify", "Write evidence of a run: hashes, signed."),
+    "verify": ("unlearn_cli.cli.evidence:verify", "Hold evidence against the run folder."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
     "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),
@@ -106,7 +111,9 @@ def _status(args: Sequence[str] | None) -> int:
         result = unlearn.main(args=args, prog_name="unlearn", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        shown = StringIO()
+        error.show(shown)
+        click.echo(clean(redact(shown.getvalue()), keep_newlines=True), err=True, nl=False)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted", _INTERRUPTED)
@@ -132,11 +139,16 @@ def _add_plugin_commands() -> None:
 
 def warn(problem: UnlearnError) -> None:
     """Say on stderr what went wrong with a plugin; the rest goes on."""
-    click.echo(f"warning: {problem.line()}", err=True)
+    say(f"warning: {problem.line()}")
+
+
+def say(text: str) -> None:
+    """One line on stderr, which can neither steer the terminal nor give a token away."""
+    click.echo(clean(redact(text)), err=True)
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"error: {text}", err=True)
+    say(f"error: {text}")
     return code
 
 
@@ -156,5 +168,6 @@ def _reader_left() -> int:
 
 def _confess(error: Exception) -> int:
     """An exception that no user caused."""
-    click.echo("".join(traceback.format_exception(error, limit=-_BUG_FRAMES)), err=True, nl=False)
+    lines = "".join(traceback.format_exception(error, limit=-_BUG_FRAMES))
+    click.echo(clean(redact(lines), keep_newlines=True), err=True, nl=False)
     return _complain(f"this is a bug in unlearn {__version__}; please report the lines above", 1)

@@ -49,15 +49,15 @@ def show(comparison: Comparison, as_json: bool) -> None:
     from unlearn_cli import console
 
     if as_json:
-        click.echo(json.dumps(_as_json(comparison), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(comparison), indent=2))
     else:
         console.print_comparison(comparison)
 
 
 def write_plot(comparison: Comparison, path: Path) -> bool:
     """Write the plot; False where there is nothing to plot."""
+    from unlearn_cli.files import write_atomically
     from unlearn_cli.report.scatter import forget_utility_plot
-    from unlearn_cli.runs import write_atomically
 
     if not (svg := forget_utility_plot(comparison)):
         return False

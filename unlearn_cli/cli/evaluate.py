@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from unlearn_cli.cli.options import json_option, set_option
+from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
 
 
 @click.command()
@@ -18,9 +18,15 @@ from unlearn_cli.cli.options import json_option, set_option
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for the JSON files."
 )
 @set_option
+@trust_option
 @json_option
 def evaluate(
-    spec: str, model: str | None, output: Path | None, overrides: tuple[str, ...], as_json: bool
+    spec: str,
+    model: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    trusted: bool,
+    as_json: bool,
 ) -> int:
     """Measure a model, as SPEC says, without unlearning anything.
 
@@ -28,14 +34,17 @@ def evaluate(
     run, whose unlearned model is measured.
     """
     from unlearn_cli import console
+    from unlearn_cli.cli import say
     from unlearn_cli.cli.result import REQUIREMENT_MISSED, numbers
     from unlearn_cli.cli.watch import watching
+    from unlearn_cli.files import write_atomically
     from unlearn_cli.require import missed
-    from unlearn_cli.runs import RunFolder, write_atomically
+    from unlearn_cli.runs import RunFolder
     from unlearn_cli.spec.load import load_spec
 
     run = RunFolder.open(Path(spec)) if Path(spec).is_dir() else None
     resolved = load_spec(str(run.spec) if run else spec, overrides)
+    refuse_code(resolved, trusted)
 
     from unlearn_cli.engine.measure import measure
 
@@ -54,5 +63,5 @@ def evaluate(
         console.print_table(evaluation, by_name.get(evaluation.evaluator))
     failed = missed(resolved.require, found)
     for line in failed:
-        click.echo(f"missed: {line}", err=True)
+        say(f"missed: {line}")
     return REQUIREMENT_MISSED if failed else 0

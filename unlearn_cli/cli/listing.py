@@ -14,6 +14,7 @@ from unlearn_cli.catalog.check import did_you_mean
 from unlearn_cli.catalog.source import shared_options
 from unlearn_cli.cli.options import json_option
 from unlearn_cli.errors import PluginError
+from unlearn_cli.safe_text import clean
 
 _SUMMARY_WIDTH = 100
 
@@ -60,9 +61,9 @@ def _print(
 ) -> None:
     if as_json:
         facts = [dataclasses.asdict(plugin) for plugin in found]
-        click.echo(json.dumps(facts, indent=2, default=str, ensure_ascii=False))
+        click.echo(json.dumps(facts, indent=2, default=str))
     else:
-        click.echo(render(found))
+        click.echo(clean(render(found), keep_newlines=True))
 
 
 def _table(found: Sequence[Plugin]) -> str:

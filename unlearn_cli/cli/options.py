@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from unlearn_cli.spec.tables import Spec
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 set_option = click.option(
@@ -12,3 +17,27 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override a key of the spec, e.g. --set method.beta=2; may be repeated.",
 )
+TRUST = "trust_remote_code"
+trust_option = click.option(
+    "--trust-remote-code",
+    "trusted",
+    is_flag=True,
+    help=f"Run Python code that comes with models or data, where the spec says `{TRUST}` too.",
+)
+
+
+def refuse_code(spec: Spec, trusted: bool) -> None:
+    """Raise UsageError where a spec lets foreign code run, and whoever runs it does not.
+
+    A spec may come from somebody else: that it says so is not enough.
+    """
+    from unlearn_cli.errors import UsageError
+    from unlearn_cli.results import flatten
+
+    asked = [k for k, v in flatten(spec.model_dump(mode="json")) if k.endswith(TRUST) and v]
+    if asked and not trusted:
+        raise UsageError(
+            "the spec lets Python code run that comes with the model or the data",
+            where=", ".join(asked),
+            hint="if you have read that code and trust it, say --trust-remote-code as well",
+        )

@@ -10,8 +10,10 @@ import click
 
 from unlearn_cli import console, hooks
 from unlearn_cli.cli import warn
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import RunFinished, Sample
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import clean
 
 REQUIREMENT_MISSED = 3
 """Exit code of a run that worked, and missed a threshold of its spec."""
@@ -26,7 +28,7 @@ def show_result(run: RunFolder, as_json: bool) -> int:
     finished = _finished(run)
     found = run.evaluations()
     if as_json:
-        click.echo(json.dumps(_as_json(run, finished, found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(run, finished, found), indent=2))
     elif unlearned := [e for e in found if e.label == "unlearned"]:
         main = unlearned[0].evaluator
         console.print_result(
@@ -37,7 +39,7 @@ def show_result(run: RunFolder, as_json: bool) -> int:
             [(e, _find(found, "retain_reference", e.evaluator)) for e in unlearned[1:]],
         )
     else:
-        click.echo(f"{finished.verdict}: {finished.explanation}\n{run.folder}")
+        click.echo(f"{finished.verdict}: {clean(finished.explanation)}\n{run.folder}")
     return REQUIREMENT_MISSED if finished.missed else 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearn_cli.cli.options import json_option, set_option
+from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
 
 if TYPE_CHECKING:
     from unlearn_cli.spec.tables import Spec
@@ -41,6 +41,7 @@ PLOT = "forget-utility.svg"
 @click.option("--name", help="Name of the sweep and of its folder.")
 @click.option("--dry-run", is_flag=True, help="Check all runs, list them and stop.")
 @set_option
+@trust_option
 @json_option
 def sweep(
     spec: str,
@@ -53,6 +54,7 @@ def sweep(
     name: str | None,
     dry_run: bool,
     overrides: tuple[str, ...],
+    trusted: bool,
     as_json: bool,
 ) -> int:
     """Run SPEC once for each combination of the values of --grid, draws of --range and --seeds.
@@ -80,7 +82,9 @@ def sweep(
         raise UsageError("nothing to vary", hint="give --grid, --random with --range, or --seeds")
 
     def load(flags: Sequence[str], seed: int | None) -> Spec:
-        return hooks.change_spec(load_spec(spec, [*overrides, *flags], seed=seed))
+        loaded = hooks.change_spec(load_spec(spec, [*overrides, *flags], seed=seed))
+        refuse_code(loaded, trusted)
+        return loaded
 
     choices, drawn = [parse_grid(g) for g in grid], [parse_range(r) for r in ranges]
     if trials:
@@ -154,6 +158,7 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
 
 def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:
     """The comparison on stdout, with the command that makes it again; what failed on stderr."""
+    from unlearn_cli.cli import say
     from unlearn_cli.cli.compare import compare_runs, show, write_plot
     from unlearn_cli.sweep import finished_runs
 
@@ -165,5 +170,5 @@ def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:
             plot = f"plot     {folder / PLOT}\n" if plotted else ""
             click.echo(f"\n{plot}again    unlearn compare {folder}")
     for failure in failures:
-        click.echo(f"error: run {failure.name} failed: {failure.error}", err=True)
+        say(f"error: run {failure.name} failed: {failure.error}")
     return 1 if failures else 0

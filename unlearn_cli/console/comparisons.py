@@ -14,9 +14,9 @@ from unlearn_cli.compare import Group as RunGroup
 from unlearn_cli.console.terminal import Signs, legend, stdout
 from unlearn_cli.meta import Meta
 from unlearn_cli.report.words import (
-    clean,
     number,
 )
+from unlearn_cli.safe_text import clean
 
 GROUPS_ABREAST = 4
 

@@ -31,11 +31,11 @@ from unlearn_cli.events import (
     StepDone,
 )
 from unlearn_cli.report.words import (
-    clean,
     duration,
     number,
     size,
 )
+from unlearn_cli.safe_text import clean
 
 SHARE_BETWEEN_LINES = 0.1
 SECONDS_BETWEEN_LINES = 2.0

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.console.terminal import Signs, legend, stdout
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import (
     RunFinished,
     Sample,
@@ -22,13 +23,12 @@ from unlearn_cli.report.words import (
     Cell,
     MetricRow,
     brief,
-    clean,
     compare,
     footnotes,
     is_stress,
     number,
 )
-from unlearn_cli.runs import Evaluation
+from unlearn_cli.safe_text import clean
 
 VERDICT_STYLES = {"forgotten": "bold green", "unknown": "bold yellow"}
 ANSWER_LIMIT = 300

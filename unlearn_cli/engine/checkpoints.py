@@ -7,7 +7,6 @@ evaluated by itself), `optimizer.pt` (read with torch's weights-only loader: no 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 
 from unlearn_cli.engine.models import replace_folder, write_weights, writing
 from unlearn_cli.errors import RunError
+from unlearn_cli.files import sha256
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Checkpoints:
                 with (partial / "optimizer.pt").open("wb") as file:
                     torch.save(dict(optimizer), file)
                 (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-                hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+                hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
                 (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
                 replace_folder(partial, final)
         finally:
@@ -66,7 +66,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
+        found = (path for path in self.folder.glob("step-*") if not path.is_symlink())
+        names = (path.name.removeprefix("step-") for path in found)
         return sorted(int(name) for name in names if name.isdecimal())
 
     def path(self, step: int) -> Path:
@@ -78,11 +79,12 @@ class Checkpoints:
         folder = self.path(step)
         try:
             hashes = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-            damaged = [name for name, value in hashes.items() if _sha256(folder / name) != value]
-            if damaged:
-                raise RunError("is damaged", where=str(folder / damaged[0]))
+            there = {path.name for path in folder.iterdir() if path.name != "hashes.json"}
+            for name in sorted({*hashes, *there}):
+                if not _is_whole(folder / name, hashes.get(name)):
+                    raise RunError("is damaged", where=str(folder / name))
             return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"is damaged ({error})", where=str(folder)) from error
 
     def newest(self) -> tuple[State | None, list[str]]:
@@ -107,7 +109,7 @@ class Checkpoints:
         try:
             text = (self.path(step) / "state.json").read_text(encoding="utf-8")
             metric: float | None = json.loads(text)["metric"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return metric
 
@@ -134,9 +136,6 @@ class Checkpoints:
                 shutil.rmtree(self.path(step))
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _is_whole(path: Path, wanted: str | None) -> bool:
+    """Whether it is the file that was written: no link out of the folder, none that was added."""
+    return not path.is_symlink() and path.is_file() and sha256(path) == wanted

@@ -27,16 +27,20 @@ from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.target import fine_tune_briefly
+from unlearn_cli.environment import versions
 from unlearn_cli.errors import RunError, UsageError
+from unlearn_cli.evaluations import Evaluation, Generated
 from unlearn_cli.events import EvaluationDone
-from unlearn_cli.runs import Evaluation, Generated, RunFolder, versions, write_atomically
+from unlearn_cli.files import write_atomically
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import EvaluateTable, Spec
 from unlearn_cli.tables import Metrics
 
 TOKENS = "tokens (tokenizer, template or max_length)"
 NOT_STRESSED = ("target", "checkpoint")
-NOT_KEPT = ("checkpoint",)
-"""Evaluations that go into no cache: a run has many of them, and no other run asks for them."""
+NOT_KEPT = ("checkpoint", "again")
+"""Evaluations that go into no cache, nor come out of one: a run has many of its checkpoints, and no
+other run asks for them; what is measured again is measured."""
 
 
 @dataclass(frozen=True)

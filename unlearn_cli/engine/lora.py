@@ -22,6 +22,7 @@ from torch import nn
 from unlearn_cli.errors import ModelError, UsageError
 from unlearn_cli.spec.tables import LoraTable
 
+WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
 """What peft calls an adapter that has no name."""
 
@@ -164,7 +165,7 @@ def write_adapter(model: Any, folder: Path) -> None:
 
     state = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
     tensors = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     adapter_config(model).save_pretrained(folder)  # type: ignore[union-attr]
 
 
@@ -173,7 +174,7 @@ def read_adapter(model: Any, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    state = load_file(folder / "adapter_model.safetensors")
+    state = load_file(folder / WEIGHTS)
     plain = {name.removeprefix("base_model.model."): value for name, value in state.items()}
     set_peft_model_state_dict(model, plain, adapter_name=NAME)
 
@@ -191,7 +192,21 @@ def attach(model: Any, path: str, revision: str | None = None) -> None:
             where=path,
             hint="use one that does, such as LoRA",
         )
+    _refuse_pickle(path, revision)
     PeftModel.from_pretrained(model, path, adapter_name=NAME, **revisions)
+
+
+def _refuse_pickle(path: str, revision: str | None) -> None:
+    """peft falls back on a .bin file, which is a pickle and may hold code: ModelError."""
+    from transformers.utils.hub import cached_file
+
+    missing = "_raise_exceptions_for_missing_entries"
+    if cached_file(path, WEIGHTS, revision=revision, **{missing: False}) is None:
+        raise ModelError(
+            f"is an adapter without {WEIGHTS}, and nothing else is read: a .bin file may hold code",
+            where=path,
+            hint="where you trust it, load it with peft and save it again",
+        )
 
 
 def base_of(path: str, revision: str | None = None) -> tuple[str, str | None] | None:

@@ -10,8 +10,9 @@ from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
 from unlearn_cli.errors import UsageError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import Listener, Notice
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import Spec
 from unlearn_cli.stored import ids_by_set, read_stored
 
@@ -64,7 +65,12 @@ def _model_in(path: str) -> str:
 
 
 def measure(
-    spec: Spec, *, model: str | None, run: RunFolder | None, listener: Listener
+    spec: Spec,
+    *,
+    model: str | None,
+    run: RunFolder | None,
+    listener: Listener,
+    label: str = "model",
 ) -> tuple[list[Evaluation], list[Evaluation]]:
     """Evaluate one model as the spec says.
 
@@ -74,6 +80,7 @@ def measure(
             own, else the spec's target.
         run: a run whose evaluations of the retain reference are used, and not made again.
         listener: gets the events, on the main process.
+        label: what the model is; `again` where nothing may come out of the cache.
 
     Returns:
         The evaluations of the model, and those of the retain reference.
@@ -90,6 +97,6 @@ def measure(
         path = _model_in(model) if model else (str(run.model) if run else models.target())
         loaded = session.load(path)
         found = evaluations.evaluate(
-            loaded, fingerprint(loaded.model), label="model", step=0, references=references
+            loaded, fingerprint(loaded.model), label=label, step=0, references=references
         )
     return found, references

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BUILTIN = "builtin:tiny"
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # no third party makes our weights
 
 
 @dataclass
@@ -121,7 +122,11 @@ def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
     silent = redirect_stderr(io.StringIO()) if where.options else nullcontext()
     with _explained(path, "model"), silent:
         model = AutoModelForCausalLM.from_pretrained(
-            where.name, dtype=weight_dtype(table, device), **attention, **_options(table, where)
+            where.name,
+            dtype=weight_dtype(table, device),
+            use_safetensors=True,  # a .bin file is a pickle, which may hold code
+            **attention,
+            **_options(table, where),
         )
     if where.options:
         # A GGUF file leaves its quantization in the config, and save_pretrained then refuses.
@@ -203,6 +208,11 @@ class _explained:
         hint = self.hint
         if "gguf" in f"{type(error).__name__} {error}".lower() and isinstance(error, ImportError):
             hint = "pip install 'unlearn-cli[gguf]'"
+        elif "model.safetensors" in str(error):
+            hint = (
+                "only safetensors are read, since a .bin file may hold code; where you trust it, "
+                "convert it with save_pretrained"
+            )
         elif not Path(self.path).exists():
             hint = (
                 "no such folder here, and the hub did not give it: check the name, the network, "

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -148,16 +148,26 @@ class _Stream:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        self.where = {int(row): k for k, row in enumerate(np.load(folder / f"{name}.rows.npy"))}
-        self.offsets = np.load(folder / f"{name}.offsets.npy")
+        self.where = {int(row): k for k, row in enumerate(_load(folder / f"{name}.rows.npy"))}
+        self.offsets = _load(folder / f"{name}.offsets.npy")
 
     def read(self, what: str, rows: Sequence[int]) -> Tensor:
-        array = np.load(self.folder / f"{self.name}.{what}.npy", mmap_mode="r")
+        array = _load(self.folder / f"{self.name}.{what}.npy", mmap_mode="r")
         parts = [
             array[self.offsets[self.where[row]] : self.offsets[self.where[row] + 1]] for row in rows
         ]
         values = torch.from_numpy(np.concatenate(parts))
         return values.view(torch.bfloat16) if values.dtype == torch.int16 else values
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    """An array; RunError where the file is no array of numbers: objects are pickles."""
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        what = f"is no array that the reference pass wrote ({error})"
+        hint = f"delete {path.parent}: it is made again"
+        raise RunError(what, where=str(path), hint=hint) from error
 
 
 def make_store(

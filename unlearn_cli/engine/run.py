@@ -19,6 +19,7 @@ import tomlkit
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
+from unlearn_cli.engine.hardware import backend, hardware
 from unlearn_cli.engine.lora import adapter_config, merge
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.memory import ran_out
@@ -31,7 +32,9 @@ from unlearn_cli.engine.target import Models
 from unlearn_cli.engine.train import Due, Trainer
 from unlearn_cli.engine.unlearning import Unlearning
 from unlearn_cli.engine.work import build_method, choose
+from unlearn_cli.environment import environment
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import (
     Event,
     Listener,
@@ -41,8 +44,10 @@ from unlearn_cli.events import (
     RunStarted,
     Sample,
 )
+from unlearn_cli.files import now
 from unlearn_cli.require import missed
-from unlearn_cli.runs import Evaluation, RunFolder, environment
+from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import redact
 from unlearn_cli.spec.tables import Every, Spec
 from unlearn_cli.verdict import Stressed, judge
 
@@ -70,7 +75,8 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
     folder = _folder(path, spec_toml, resume) if main else RunFolder(path)
     if folder.manifest.get("status") == "finished":
         return folder
-    with _logged(session, folder, listener) if main else _silent(), Stopper() as stopper:
+    found = environment() | hardware(session.accelerator)
+    with _logged(session, folder, listener, found) if main else _silent(), Stopper() as stopper:
         session.start_trackers()
         run = Run(session, folder, stopper)
         finished = run.go()
@@ -84,11 +90,11 @@ def _folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
             shutil.rmtree(path)
         return RunFolder.create(path, spec_toml)
     folder = RunFolder.open(path)
-    before, now = (_flat(text) for text in (folder.spec.read_text("utf-8"), spec_toml))
+    before, new = (_flat(text) for text in (folder.spec.read_text("utf-8"), redact(spec_toml)))
     changed = [
         key
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+        for key in sorted({*before, *new})
+        if before.get(key) != new.get(key) and key not in MAY_CHANGE
     ]
     if changed:
         raise UsageError(
@@ -121,8 +127,11 @@ def _flat(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator[None]:
-    """Hold the folder's lock, write every event to its log and the outcome to its manifest."""
+def _logged(
+    session: Session, folder: RunFolder, listener: Listener, found: dict[str, Any]
+) -> Iterator[None]:
+    """Hold the folder's lock, write every event to its log, and to its manifest the environment
+    that was found and the outcome."""
 
     def both(event: Event) -> None:
         folder.append_event(event)
@@ -131,7 +140,7 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
 
     with folder.lock():
         session.listener = both
-        folder.update_manifest(status="running", error=None, environment=environment())
+        folder.update_manifest(status="running", error=None, environment=found)
         spec, accelerator = session.spec, session.accelerator
         session.emit(
             RunStarted(
@@ -150,7 +159,7 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
             what = error.what if isinstance(error, Interrupted) else "interrupted"
             raise Interrupted(what, hint=resume_with) from None
         except Exception as error:
-            line = error.line() if isinstance(error, UnlearnError) else repr(error)
+            line = error.line() if isinstance(error, UnlearnError) else redact(repr(error))
             session.emit(RunFailed(line))
             folder.update_manifest(status="failed", error=line)
             if ran_out(error):
@@ -161,7 +170,7 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
                     "lower data.max_length, or train an adapter with [lora]",
                 ) from error
             raise
-        folder.update_manifest(status="finished")
+        folder.update_manifest(status="finished", finished=now())
 
 
 @contextmanager
@@ -192,6 +201,8 @@ class Run:
         self._merge_adapter(loaded)
         start_hash = model_fingerprint(loaded.model)
         self._check_inputs({"model": start_hash, **self.session.inputs()})
+        environment = self.folder.manifest.get("environment", {})
+        self._manifest(environment=environment | backend(loaded.model))
         self.before = self.evaluations.evaluate(
             loaded,
             start_hash,
@@ -212,6 +223,7 @@ class Run:
         after = self._final_evaluation(loaded, end_hash, step)
         if self.session.accelerator.is_main_process:
             save_model(loaded.model, loaded.tokenizer, self.folder.model)
+            self._manifest(files=self.folder.hashes())
         return self._finish(after, end_hash, time.perf_counter() - started)
 
     def _check_patterns(self) -> None:

@@ -27,8 +27,9 @@ from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.train import Optimization, Trainer
+from unlearn_cli.environment import versions
 from unlearn_cli.events import Notice
-from unlearn_cli.runs import lock_file, versions
+from unlearn_cli.files import lock_file
 from unlearn_cli.spec.tables import RecipeTable
 
 PATIENCE = 1.0

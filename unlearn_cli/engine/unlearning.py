@@ -33,8 +33,9 @@ from unlearn_cli.engine.work import (
     rows_at_once,
     smoothing,
 )
+from unlearn_cli.environment import versions
 from unlearn_cli.events import Notice
-from unlearn_cli.runs import versions, write_atomically
+from unlearn_cli.files import write_atomically
 
 
 class Unlearning:

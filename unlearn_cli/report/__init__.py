@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_cli.runs import RunFolder, write_atomically
+from unlearn_cli.files import write_atomically
+from unlearn_cli.runs import RunFolder
 
 if TYPE_CHECKING:
     from unlearn_cli.compare import Comparison, Group
@@ -58,7 +59,8 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
 def _run(run: RunFolder) -> dict[str, Any]:
     from unlearn_cli.report import view
     from unlearn_cli.report.plane import plane
-    from unlearn_cli.report.words import UNDER_STRESS, WANTED, clean, words
+    from unlearn_cli.report.words import UNDER_STRESS, WANTED, words
+    from unlearn_cli.safe_text import clean
 
     log = run.events()
     started: Mapping[str, Any] = next((e for e in reversed(log) if e["event"] == "RunStarted"), {})
@@ -83,7 +85,8 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
     from unlearn_cli.compare import HEADLINES
     from unlearn_cli.report import view
     from unlearn_cli.report.plane import plane
-    from unlearn_cli.report.words import UNDER_STRESS, clean, words
+    from unlearn_cli.report.words import UNDER_STRESS, words
+    from unlearn_cli.safe_text import clean
 
     folders = [RunFolder(Path(r.folder)) for group in comparison.groups for r in group.results]
     headlines = [name for name in HEADLINES if name in comparison.metrics]
@@ -106,7 +109,8 @@ def _runs(comparison: Comparison) -> dict[str, Any]:
 
 
 def _group(group: Group, headlines: Sequence[str]) -> dict[str, Any]:
-    from unlearn_cli.report.words import clean, number
+    from unlearn_cli.report.words import number
+    from unlearn_cli.safe_text import clean
 
     def cell(name: str) -> str:
         found = group.after.get(name)

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.report.charts import COLOURS, HEIGHT, TOP, WIDTH, Axis, Series, axes, grid
-from unlearn_cli.report.words import clean, number
+from unlearn_cli.report.words import number
+from unlearn_cli.safe_text import clean
 
 UTILITY = ("model_utility", "retain.probability", "retain.rouge_f1")
 FORGETTING = ("forget_quality", "forget.probability", "forget.rouge_f1")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from unlearn_cli.compare import Comparison, Group, Mean
 from unlearn_cli.report.charts import COLOURS, HEIGHT, WIDTH, Axis, Series, axes, grid
-from unlearn_cli.report.words import clean
+from unlearn_cli.safe_text import clean
 
 UTILITY = ("model_utility", "retain.probability")
 FORGETTING = ("forget_quality", "forget.probability")

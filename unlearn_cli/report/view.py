@@ -9,20 +9,21 @@ from typing import Any
 
 from markupsafe import Markup
 
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.report.charts import Series, chart, distribution
 from unlearn_cli.report.plane import Course
 from unlearn_cli.report.words import (
     UNDER_STRESS,
     MetricRow,
     brief,
-    clean,
     compare,
     duration,
     footnotes,
     is_stress,
     number,
 )
-from unlearn_cli.runs import Evaluation, RunFolder
+from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import clean
 
 FORGET, PROBABILITY, TRUTH_RATIO = "forget", "probability", "truth_ratio"
 TRAINED = ("checkpoint", "unlearned")

@@ -1,14 +1,13 @@
-"""Numbers and untrusted text in a form that people can read; shared by terminal and report."""
+"""Numbers and names in a form that people can read; shared by terminal and report."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unlearn_cli.api.evaluate import Direction
-from unlearn_cli.runs import Evaluation
+from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.safe_text import clean
 
 WANTED: dict[Direction, tuple[str, str]] = {
     "lower": ("↓", "lower is better"),
@@ -18,14 +17,6 @@ WANTED: dict[Direction, tuple[str, str]] = {
 """Direction -> sign and meaning."""
 UNDER_STRESS = ("forget_quality", "forget.probability", "forget.rouge")
 """Figures that tell whether a stress test brings knowledge back."""
-
-_ESCAPE_SEQUENCE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: cursor, colours, erase
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS
-    r"|\x1b[ -/]*[0-~]"  # two-character sequences
-)
-_JOINERS = "\u200c\u200d"  # format characters that scripts and emoji need
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -64,25 +55,6 @@ def is_stress(evaluation: Evaluation) -> bool:
 def words(metric: str) -> str:
     """The name of a figure, for people."""
     return metric.replace(".", " ").replace("_", " ")
-
-
-def clean(text: str, limit: int | None = None, *, keep_newlines: bool = False) -> str:
-    """Untrusted text made safe for a terminal: no escape sequences, control or bidi characters.
-
-    Runs of white space become one space unless `keep_newlines`; text longer than `limit`
-    characters is cut and ends with an ellipsis.
-    """
-    text = _ESCAPE_SEQUENCE.sub("", text)
-    if not keep_newlines:
-        text = " ".join(text.split())
-    text = "".join(char for char in text if _is_safe(char, keep_newlines=keep_newlines))
-    return text if limit is None or len(text) <= limit else text[: limit - 1].rstrip() + "…"
-
-
-def _is_safe(char: str, *, keep_newlines: bool) -> bool:
-    if char in _JOINERS or (keep_newlines and char in "\n\t"):
-        return True
-    return unicodedata.category(char) not in _UNSAFE
 
 
 def number(value: float) -> str:

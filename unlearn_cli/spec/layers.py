@@ -108,7 +108,7 @@ def _parse(source: Source) -> Tree:
     text = _text(source).replace("\r\n", "\n")
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also of a number that is too long
         raise SpecError([_syntax_error(source, text, str(error))]) from None
     if not data:
         hint = "`unlearn init` writes a spec to start from"

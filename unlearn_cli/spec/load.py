@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearn_cli.errors import SpecError
+from unlearn_cli.errors import SpecError, UnlearnError
 from unlearn_cli.spec.layers import flags, read_tree
 from unlearn_cli.spec.plugins import plugin_problems
 from unlearn_cli.spec.resolve import resolve
@@ -28,6 +28,13 @@ def load_spec(source: str, overrides: Sequence[str] = (), *, seed: int | None = 
     Raises:
         SpecError: with everything that is wrong, each problem with its file and line or its flag.
     """
+    try:
+        return _load(source, overrides, seed)
+    except RecursionError:
+        raise SpecError([UnlearnError("nested too deep", where=source)]) from None
+
+
+def _load(source: str, overrides: Sequence[str], seed: int | None) -> Spec:
     tree = read_tree(source)
     top, problems = flags(overrides, seed)
     tree.overlay(top)

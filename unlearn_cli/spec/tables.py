@@ -62,7 +62,8 @@ class ModelTable(TableModel):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation; `auto` lets the library choose."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
+    """Run Python code that comes with the model. Nothing runs unless the command says
+    `--trust-remote-code` too."""
 
 
 class TemplateTable(TableModel):

@@ -165,6 +165,8 @@ def _parse(text: str, path: Path, first_line: int = 1) -> Any:
     except json.JSONDecodeError as error:
         what = f"broken JSON at column {error.colno}: {error.msg}"
         raise DataError(what, where=f"{path}:{first_line + error.lineno - 1}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 5000 brackets
+        raise DataError(f"is no data: {error}", where=f"{path}:{first_line}") from None
 
 
 def _rows_of_columns(columns: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:

@@ -47,12 +47,19 @@ class LMEval:
     apply_chat_template: bool = False
     """Ask in the chat template of the tokenizer."""
     include_path: Location | None = None
-    """Folder of further tasks, as YAML."""
+    """Folder of further tasks, as YAML; these may name Python functions, so that
+    `trust_remote_code` must be set."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the tasks of `include_path`. Nothing runs unless the command
+    says `--trust-remote-code` too."""
 
     def measure(self, subject: Subject) -> Table:
         """Every figure of every task."""
         if find_spec("lm_eval") is None:
             raise PluginError("lm-eval is not installed", where="[[evaluate]]", hint=INSTALL)
+        if self.include_path and not self.trust_remote_code:
+            hint = "if you trust that code, set trust_remote_code = true beside it"
+            raise DataError("tasks in YAML may run code", where="include_path", hint=hint)
         was_training = subject.model.training
         with _silent():
             try:

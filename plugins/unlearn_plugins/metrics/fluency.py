@@ -78,6 +78,7 @@ def _load(classifier: str) -> Any:
             model=classifier,
             top_k=None,
             truncation=True,
+            trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
     except Exception as error:

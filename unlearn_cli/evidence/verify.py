@@ -1,0 +1,192 @@
+"""Verification: what a piece of evidence says, held against the run folder, offline."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from unlearn_cli.api.evaluate import Number
+from unlearn_cli.errors import RunError, UnlearnError, UsageError
+from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.evidence.form import Envelope, Statement
+from unlearn_cli.evidence.rows import holds
+from unlearn_cli.evidence.signing import is_signed
+from unlearn_cli.evidence.statement import changes, files_of, hashes, make_statement
+from unlearn_cli.files import parse_json, read_text
+from unlearn_cli.runs import RunFolder
+
+TOLERANCE = 1e-6
+"""Largest difference of a figure that is computed again."""
+
+Status = Literal["passed", "failed", "not checked"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and what came out."""
+
+    name: str
+    status: Status
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A statement as read from a file, and the envelope around it where it is signed."""
+
+    path: Path
+    statement: Mapping[str, Any]
+    envelope: Mapping[str, Any] | None
+
+    @property
+    def predicate(self) -> Mapping[str, Any]:
+        """What is stated of the files."""
+        found: Mapping[str, Any] = self.statement["predicate"]
+        return found
+
+    def run(self, given: Path | None) -> RunFolder | None:
+        """The run folder: the one given, else that in which the file lies; None where neither."""
+        if given:
+            return RunFolder.open(given)
+        around = RunFolder(self.path.parent)
+        return around if around.spec.is_file() else None
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Read a statement, or an envelope with one. Nothing is verified but its form.
+
+    Raises:
+        RunError: the file cannot be read, is cut, or is something else; says where.
+    """
+    where = str(path)
+    parsed = parse_json(read_text(path), where)
+    if not (isinstance(parsed, dict) and "payload" in parsed):
+        return Evidence(path, _of_form(Statement, parsed, where), None)
+    envelope = _of_form(Envelope, parsed, where)
+    text = b64decode(envelope["payload"]).decode("utf-8", "replace")
+    return Evidence(path, _of_form(Statement, parse_json(text, where), where), envelope)
+
+
+def verify(
+    evidence: Evidence, run: RunFolder | None, public_key: Path | None, rows: Sequence[str]
+) -> Iterator[Check]:
+    """Every check that can be made.
+
+    Args:
+        evidence: as read.
+        run: the folder to hold it against.
+        public_key: of whoever should have signed.
+        rows: texts that should be rows of the forget set.
+
+    Raises:
+        UsageError: the public key cannot be read, or the statement has no hashes of rows.
+    """
+    yield Check("form", "passed", (f"a statement about run {evidence.predicate['run']['name']}",))
+    yield _signature(evidence, public_key)
+    if run:
+        yield _files(evidence, run)
+        yield _claims(evidence, run)
+    else:
+        hint = "no run folder around the file: name it with --run"
+        yield Check("files", "not checked", (hint,))
+    for text in rows:
+        yield _row(evidence, text)
+
+
+def compare_figures(
+    evidence: Evidence, stored: Sequence[Evaluation], again: Sequence[Evaluation]
+) -> Check:
+    """The evaluations of the run against those made anew, of the same model and rows."""
+    before = {e.evaluator: e for e in stored if e.label == "unlearned"}
+    now = {e.evaluator: e for e in again}
+    wrong = [f"{name} was not computed again" for name in before if name not in now]
+    wrong += [
+        f"{name}: another model" for name in now if now[name].model != evidence.predicate["result"]
+    ]
+    wrong += [f"{name}: other rows" for name in now if now[name].data != before[name].data]
+    gaps = {
+        f"{name}: {figure}": _gap(before[name].table.numbers.get(figure), number)
+        for name in now
+        for figure, number in now[name].table.numbers.items()
+    }
+    wrong += [f"{name} differs by {gap:.2g}" for name, gap in gaps.items() if gap > TOLERANCE]
+    if wrong:
+        return Check("evaluation", "failed", tuple(wrong))
+    largest = max(gaps.values(), default=0.0)
+    same = f"the largest difference is {largest:.2g}" if largest else "the same bits"
+    return Check("evaluation", "passed", (f"{len(gaps)} figures computed again: {same}",))
+
+
+def _gap(before: Number | None, now: Number) -> float:
+    """How far a figure is from what it was; infinity where only one of them is there."""
+    if before is None or before.value is None or now.value is None:
+        return 0.0 if before and before.value is now.value else math.inf
+    return abs(before.value - now.value)
+
+
+def _signature(evidence: Evidence, public_key: Path | None) -> Check:
+    if evidence.envelope is None:
+        status: Status = "failed" if public_key else "not checked"
+        return Check("signature", status, ("the statement is not signed",))
+    if public_key is None:
+        return Check("signature", "not checked", ("signed; --public-key FILE tells by whom",))
+    if is_signed(evidence.envelope, public_key):
+        return Check("signature", "passed", (f"by the key of {public_key}",))
+    what = f"not by the key of {public_key}, or changed since"
+    return Check("signature", "failed", (what,))
+
+
+def _files(evidence: Evidence, run: RunFolder) -> Check:
+    stated = files_of(evidence.statement)
+    try:
+        wrong = changes(stated, hashes(run))
+    except UnlearnError as error:
+        wrong = [error.line()]
+    if wrong:
+        return Check("files", "failed", tuple(wrong))
+    return Check("files", "passed", (f"{len(stated)} files have the hashes that are stated",))
+
+
+def _claims(evidence: Evidence, run: RunFolder) -> Check:
+    """What is stated beside hashes follows from the folder, so it is made again."""
+    try:
+        made = make_statement(run)["predicate"]
+    except UnlearnError as error:
+        return Check("claims", "failed", (error.line(),))
+    told = {key: value for key, value in evidence.predicate.items() if key != "forgetRows"}
+    hashed = {"materials"}
+    wrong = [key for key in sorted({*made, *told} - hashed) if made.get(key) != told.get(key)]
+    if wrong:
+        lines = (f"{key} is not what the run folder has" for key in wrong)
+        return Check("claims", "failed", tuple(lines))
+    verdict = evidence.predicate["verdict"]["name"]
+    return Check("claims", "passed", (f"as the run folder has them; verdict: {verdict}",))
+
+
+def _row(evidence: Evidence, text: str) -> Check:
+    part = evidence.predicate.get("forgetRows")
+    if part is None:
+        hint = "`unlearn certify --rows` puts them in"
+        raise UsageError("has no hashes of rows", where=str(evidence.path), hint=hint)
+    if holds(part, text):
+        return Check("row", "passed", (f"in the forget set: {text}",))
+    return Check("row", "failed", (f"not in the forget set: {text}",))
+
+
+def _of_form(form: type[BaseModel], parsed: Any, where: str) -> dict[str, Any]:
+    """What was parsed, where it has the form; RunError naming the first key that has not."""
+    try:
+        form.model_validate(parsed, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = f"is no evidence of this tool: {key}: {first['msg']}"
+        raise RunError(what, where=where) from None
+    found: dict[str, Any] = parsed
+    return found

@@ -1,0 +1,140 @@
+"""Files: written whole or not at all, locked, hashed, read back as text and as JSON.
+
+What is written holds none of this process's tokens (`safe_text.py`). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from unlearn_cli.errors import RunError
+from unlearn_cli.safe_text import without_own
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file at `path` by `text` (UTF-8), or leave it as it was.
+
+    Raises:
+        RunError: naming the path, when the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.write(without_own(text))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
+    """Yields a function that takes the lock of this name: False where another process has it.
+
+    The lock is the kernel's and ends with the block or the process, however that dies (advisory;
+    not on Windows).
+    """
+    with writing(path):
+        file = path.open("a", encoding="utf-8")
+    with file:
+        yield lambda: _flock(file.fileno())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError becomes a RunError that says where, and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space" if full else "check the folder and its permissions"
+        what = f"cannot write: {error.strerror or error}"
+        raise RunError(what, where=str(path), hint=hint) from error
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8; RunError naming it where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON without the constants NaN and Infinity, which are not JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"damaged JSON: {error}", where=where) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, sequences and numpy values as what JSON knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int) else str(value)
+
+
+def is_name(text: str) -> bool:
+    """Whether it names one file or folder, wherever that is put: no path, nothing hidden."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", text) is not None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of the bytes of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond: `2025-01-31T12:00:00.000Z`."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _flock(descriptor: int) -> bool:
+    """Take the lock; False where another process has it."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, as some network mounts are
+        return True
+    return True
