@@ -7,12 +7,16 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.environment import environment
@@ -21,6 +25,8 @@ from unlearn_cli.evaluations import Evaluation, Generated
 from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
 from unlearn_cli.files import write_atomically
 from unlearn_cli.runs import RunFolder
+
+ESCAPES = ("../x", "..", ".", "/x/y", "a/../../b", "a/b", "a\\b", "a\0b", "", " ", "a\n", ".x")
 
 
 def evaluation(label: str = "unlearned", step: int = 7) -> Evaluation:
@@ -271,6 +277,19 @@ class TestEvents:
 
 
 class TestStoredEvaluations:
+    @given(name=st.text() | st.sampled_from(ESCAPES), label=st.text() | st.sampled_from(ESCAPES))
+    def test_no_name_leads_out_of_the_folder(self, name: str, label: str) -> None:
+        """Evaluators and labels name files: whatever they are called, nothing is written outside
+        the folder of evaluations, nor anything hidden in it."""
+        with TemporaryDirectory() as place:
+            run = RunFolder.create(Path(place) / "run", "")
+            with suppress(RunError):
+                run.write_evaluation(replace(evaluation(label, 0), evaluator=name))
+            written = {path for path in Path(place).rglob("*") if path.is_file()}
+            inside = {path for path in written if path.match("run/evaluations/*/*.json")}
+            assert {path.name for path in written - inside} == {"spec.toml", "manifest.json"}
+            assert not any(path.name.startswith(".") for path in inside)
+
     def test_places(self, run: RunFolder) -> None:
         """Evaluations lie by step; the target at step 0 is never overwritten by another model."""
         places = [

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from unlearn_cli.errors import Interrupted, RunError, SpecError, UnlearnError, UsageError
+from unlearn_cli.files import is_name
 from unlearn_cli.runs import RunFolder
-from unlearn_cli.spec.tables import DataTable, EvaluateTable, MethodTable, OutputTable, Spec
+from unlearn_cli.spec.tables import DataTable, EvaluateTable, MethodTable, Name, OutputTable, Spec
 from unlearn_cli.sweep import (
     Range,
     Variant,
@@ -54,6 +58,28 @@ def planned(tmp_path: Path) -> tuple[Path, list[Variant]]:
 
 def finish(variant: Variant) -> None:
     RunFolder.create(variant.folder, variant.toml).update_manifest(status="finished")
+
+
+keys = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(".".join)
+
+
+@given(st.dictionaries(keys | st.just("method.name"), st.text(), max_size=3))
+def test_the_name_of_a_run_is_a_name(point: dict[str, str]) -> None:
+    """Whatever is varied, over whatever values: one folder in that of the sweep."""
+    assert is_name(variant_name(point, 0))
+    assert TypeAdapter(Name).validate_python(variant_name(point, 0))
+
+
+@given(st.text() | st.sampled_from(["../x", "/x", "..", "x/y", "x\n", "x\0"]))
+def test_what_names_a_run_is_the_same_everywhere(text: str) -> None:
+    """The spec's `name` and the check of names in folders agree, and no name is a path."""
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        assert not is_name(text)
+    else:
+        assert is_name(text)
+        assert (Path("runs") / text).parent == Path("runs")
 
 
 class TestFlags:

@@ -24,6 +24,9 @@ SPEC = """
 name = "made"
 seed = 3
 
+[model]
+path = "builtin:tiny"
+
 [data]
 dataset = "files"
 forget = "forget.jsonl"

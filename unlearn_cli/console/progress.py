@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_cli.console.terminal import Signs
+from unlearn_cli.console.terminal import Signs, literal
 from unlearn_cli.events import (
     CheckpointSaved,
     EvaluationDone,
@@ -207,9 +207,9 @@ def open_console(*, json: bool = False) -> Iterator[Listener]:
         json: the caller reads stdout by machine: plain lines, no live display.
     """
     # A fixed file: whoever silences a library by redirecting stderr does not silence this.
-    console = RichConsole(file=sys.stderr, highlight=False)
+    console = literal(file=sys.stderr)
     if json or not console.is_terminal or console.is_dumb_terminal:
-        console = RichConsole(file=sys.stderr, highlight=False, width=200)
+        console = literal(file=sys.stderr, width=200)
         yield PlainListener(console)
         return
     listener = LiveListener(console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from io import TextIOWrapper
+from typing import Any
 
 from rich.console import Console as RichConsole
 
@@ -33,8 +34,13 @@ def stdout() -> RichConsole:
     """The console for results. Where stdout is a file or a pipe, wide enough not to cut."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may hold what the encoding cannot
-    console = RichConsole(highlight=False)
-    return console if console.is_terminal else RichConsole(highlight=False, width=120)
+    console = literal()
+    return console if console.is_terminal else literal(width=120)
+
+
+def literal(**options: Any) -> RichConsole:
+    """A console that shows text as it is: brackets are no markup, :smile: is no picture."""
+    return RichConsole(highlight=False, markup=False, emoji=False, **options)
 
 
 def legend(signs: Signs) -> str:

@@ -120,9 +120,13 @@ class Checkpoints:
                 shutil.rmtree(self.path(later))
 
     def optimizer(self, step: int) -> dict[str, Any]:
-        """The optimizer's state, on CPU."""
+        """The optimizer's state, on CPU. Raises RunError where the file holds anything else."""
         path = self.path(step) / "optimizer.pt"
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what a bad pickle raises has no common base
+            what = f"is no state of an optimizer ({type(error).__name__})"
+            raise RunError(what, where=str(path)) from error
         return state
 
     def remove(self) -> None:

@@ -267,7 +267,8 @@ def read_weights(model: Any, folder: Path) -> None:
         return
     dtypes = (value.dtype for value in model.parameters())
     widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
-    model.load_state_dict(type(model).from_pretrained(folder, dtype=widest).state_dict())
+    read = type(model).from_pretrained(folder, dtype=widest, use_safetensors=True)
+    model.load_state_dict(read.state_dict())
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -1,0 +1,165 @@
+"""No token leaves the process, and no text of others steers a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.cli import main
+from unlearn_cli.errors import RunError
+from unlearn_cli.evaluations import Evaluation, Generated
+from unlearn_cli.events import Notice, RunFinished, Sample
+from unlearn_cli.files import write_atomically
+from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import HIDDEN, clean, redact, without_own
+
+TOKEN = "hf-made-up-0123456789"  # noqa: S105 - what must not be found again
+HOSTILE = (
+    "\x1b[31mred",
+    "\x1b]0;title\x07",
+    "\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x1b\\",
+    "\x9b2J",
+    "\u202eesrever",
+    "\u2066isolate\u2069",
+    "\x08\x08over",
+    "\rline",
+)
+STEERING = {chr(code) for code in (*range(32), *range(127, 160))} - {"\n", "\t"} | {
+    *"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
+}
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return TOKEN
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"bearer {TOKEN}!", f"bearer {HIDDEN}!"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", HIDDEN),
+        ("https://user:secret@host/x", f"https://{HIDDEN}@host/x"),
+        ("git+ssh://git@host:22/x", f"git+ssh://{HIDDEN}@host:22/x"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("mail a@b.org, hf_token, npo@unlearn-extra", "mail a@b.org, hf_token, npo@unlearn-extra"),
+    ],
+)
+def test_redact(token: str, text: str, expected: str) -> None:
+    """This process's token, a token of the hub by its shape, credentials of a URL; nothing else."""
+    assert redact(text) == expected
+
+
+def test_the_token_that_a_login_stored_is_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`HF_HOME/token`, or the file that `HF_TOKEN_PATH` names."""
+    (tmp_path / "token").write_text("stored-in-a-file\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert redact("has stored-in-a-file") == f"has {HIDDEN}"
+    (tmp_path / "other").write_text("stored-elsewhere")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "other"))
+    assert redact("stored-in-a-file stored-elsewhere") == f"stored-in-a-file {HIDDEN}"
+
+
+def test_what_is_too_short_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of one letter would take every such letter out of every file."""
+    monkeypatch.setenv("HF_TOKEN", "e")
+    assert redact("every letter") == "every letter"
+
+
+def test_errors_hold_no_token(token: str) -> None:
+    """Not in their line, not in their parts, not in what Python shows of them."""
+    error = RunError(f"no {token}", where=f"https://u:{token}@host", hint=f"set {token}")
+    shown = "".join(traceback.format_exception_only(error))
+    assert TOKEN not in error.line() + repr(error) + shown + repr(vars(error))
+
+
+def test_files_of_a_run_hold_no_token(token: str, tmp_path: Path) -> None:
+    """Spec, manifest, log and whatever else is written whole."""
+    run = RunFolder.create(tmp_path / "run", f'name = "x"\nrevision = "{token}"\n')
+    run.update_manifest(error=f"https://me:pass@host and {token}")
+    run.append_event(Notice(f"with {token}"))
+    write_atomically(run.report, f"<p>{token}</p>")
+    for path in run.folder.iterdir():
+        assert TOKEN not in path.read_text("utf-8")
+        assert "me:pass" not in path.read_text("utf-8")
+    assert run.manifest["error"] == f"https://{HIDDEN}@host and {HIDDEN}"
+
+
+def test_what_models_say_is_kept(tmp_path: Path) -> None:
+    """A leaked password that a model repeats is a result: hiding it would hide a failure."""
+    said = "log in at https://admin:hunter2@host"
+    table = Table({}, {"forget.probability": Number(0.5, "lower")})
+    sample = Generated("forget", "a", "How?", said, said)
+    run = RunFolder.create(tmp_path / "run", 'name = "x"\n')
+    run.write_evaluation(
+        Evaluation("tofu", "unlearned", 1, table, "m", "d", samples=(sample,)),
+    )
+    run.append_event(RunFinished("x", "y", "z", 1.0, (Sample("How?", said, said, said),)))
+    assert run.evaluations()[0].samples[0].generation == said
+    assert run.events()[0]["samples"][0]["after"] == said
+
+
+def test_error_lines_can_neither_steer_nor_tell(
+    token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of a user's files stand in errors: cleaned on the way to the terminal."""
+    for hostile in HOSTILE:
+        with pytest.raises(SystemExit):
+            main(["check", f"{hostile}-{token}.toml"])
+        with pytest.raises(SystemExit):
+            main(["report", f"{hostile}-{token}"])
+        with pytest.raises(SystemExit):
+            main(["check", "--json", f"--no-{hostile}{token}"])
+        out, err = capsys.readouterr()
+        assert not STEERING & {*out, *err}
+        assert TOKEN not in out + err
+
+
+def test_a_bug_tells_no_token(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The traceback of an exception that nobody foresaw is redacted as well."""
+
+    def broken(*_: Any) -> None:
+        raise ValueError(f"\x1b[31m https://u:{token}@host")
+
+    monkeypatch.setattr("unlearn_cli.cli._add_plugin_commands", broken)
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    err = capsys.readouterr().err
+    assert left.value.code == 1
+    assert "this is a bug" in err
+    assert TOKEN not in err
+    assert not STEERING & {*err}
+
+
+@given(st.text() | st.lists(st.sampled_from([*HOSTILE, "a", " "])).map("".join))
+def test_clean_leaves_nothing_that_steers(text: str) -> None:
+    """Whatever stands in a text: no control, no bidi character, no line break is left."""
+    assert not (STEERING | {"\n", "\t"}) & {*clean(text)}
+    assert not STEERING & {*clean(text, keep_newlines=True)}
+
+
+@given(st.text())
+def test_a_token_is_never_left_in_part(text: str) -> None:
+    """Wherever it stands, as often as it stands there."""
+    before = os.environ.get("HF_TOKEN")
+    os.environ["HF_TOKEN"] = TOKEN
+    try:
+        assert TOKEN not in without_own(text + TOKEN + text + TOKEN)
+        assert json.loads(redact(json.dumps({"a": text + TOKEN})))["a"].endswith(HIDDEN)
+    finally:
+        del os.environ["HF_TOKEN"]
+        if before:
+            os.environ["HF_TOKEN"] = before
