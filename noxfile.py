@@ -20,7 +20,7 @@ DEV = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "de
 @nox.session(default=False, reuse_venv=True)
 def dev(session: nox.Session) -> None:
     """Make the environment that the checks share: torch is too large to install for each."""
-    session.install("--quiet", *CONSTRAINTS, "-e", ".[gguf,lora,optuna,tensorboard]", *DEV)
+    session.install("--quiet", *CONSTRAINTS, "-e", ".[gguf,lora,optuna,sign,tensorboard]", *DEV)
 
 
 @nox.session(venv_backend="none", requires=["dev"])
@@ -59,6 +59,16 @@ def compare_methods(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Time and memory against the plain way: `nox -s bench -- --tofu FOLDER --json FILE`."""
     session.run(f"{BIN}/python", "docs/bench/bench.py", *session.posargs)
+
+
+@nox.session(requires=["dev"], default=False)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what is pinned, and licences that are not allowed; needs the net."""
+    session.install("--quiet", "pip-audit", "pip-licenses")
+    licences = ("pip-licenses", "--python", f"{BIN}/python")  # what is allowed: pyproject.toml
+    session.run(*licences, "--summary", "--order", "count")
+    # Strict: what could not be looked up is no pass.
+    session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", "constraints.txt")
 
 
 @nox.session

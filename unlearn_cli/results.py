@@ -130,7 +130,11 @@ def _conditions(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
     started = [entry for entry in events if entry["event"] == "RunStarted"][-1:]
     places = {key: entry.get(key) for entry in started for key in ("device", "processes")}
     pairs = flatten(manifest.get("environment", {}))
-    return {key: str(value) for key, value in (*pairs, *places.items())}
+    return {key: _shown(value) for key, value in (*pairs, *places.items())}
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _inputs(manifest: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, str]:

@@ -136,3 +136,41 @@ def test_a_sweep_is_all_its_finished_runs(
     assert code(str(tmp_path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [group["runs"] for group in found["groups"]] == [[runs[0]], [runs[2]]]
+
+
+def test_every_difference_of_environment_is_a_line(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Versions, threads, devices, types: what differs is named with its values, what is the same
+    is not; an older run that noted less counts as unset."""
+    same = {"torch": "2.13", "dtype": "float32", "threads": {"OMP_NUM_THREADS": "1"}}
+    other = {"torch": "2.13", "dtype": "bfloat16", "threads": {"OMP_NUM_THREADS": "4"}}
+    RunFolder(Path(runs[0])).update_manifest(environment=same | {"devices": ["H100"]})
+    RunFolder(Path(runs[1])).update_manifest(environment=other)
+    assert code("--json", *runs[:2]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    a, b = runs[:2]
+    assert notes == [
+        f"Not under the same conditions, dtype: float32 ({a}); bfloat16 ({b}).",
+        f"Not under the same conditions, threads.OMP_NUM_THREADS: 1 ({a}); 4 ({b}).",
+        f"Not under the same conditions, devices: H100 ({a}); unset ({b}).",
+    ]
+    assert code(*runs[:2]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(" ".join(note.split()) in told for note in notes)
+
+
+def test_names_are_shown_not_obeyed(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Markup, links, pictures and control characters in what a run folder holds do nothing."""
+    evil = "[red]x[/red] [link=https://e.example]y[/link] :smile: \x1b[31m\u202e"
+    run = RunFolder(Path(runs[0]))
+    run.update_manifest(verdict={"name": evil, "explanation": ""}, environment={"torch": evil})
+    assert code(*runs) == 0
+    out = capsys.readouterr().out
+    assert "[red]x[/red]" in out
+    assert ":smile:" in out
+    assert not {"\x1b", "\u202e"} & {*out}
+    assert code("--json", *runs) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert evil in json.loads(out)["groups"][0]["verdicts"]

@@ -136,11 +136,13 @@ def test_processes_share_the_questions_of_the_harness(
     rows = [json.dumps({"question": f"Number {k}?", "answer": k % 2}) for k in range(5)]
     (place.folder / "questions.jsonl").write_text("\n".join(rows), encoding="utf-8")
     harness = '[[evaluate]]\nevaluator = "lm_eval"\ntasks = ["letters"]\ninclude_path = "."\n'
+    harness += "trust_remote_code = true\n"
     spec = place.spec.read_text("utf-8").partition("[[evaluate]]")[0] + harness
     (place.folder / "harness.toml").write_text(spec, encoding="utf-8")
     found = []
     for name, processes in (("harness-1", ()), ("harness-2", ("--processes", "2"))):
-        outcome = place.unlearn("run", "harness.toml", "--name", name, *processes)
+        trusted = ("--trust-remote-code", *processes)
+        outcome = place.unlearn("run", "harness.toml", "--name", name, *trusted)
         assert outcome.code == 0, outcome.err
         path = place.run_folder(name) / "evaluations" / "step-4" / "lm_eval.json"
         found.append(json.loads(path.read_text("utf-8"))["table"])

@@ -28,7 +28,7 @@ def test_openssl_agrees(tmp_path: Path) -> None:
     key, public = tmp_path / "key.pem", tmp_path / "key.pub.pem"
     make = ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)]
     subprocess.run(make, check=True)
-    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True)
+    subprocess.run(["openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public)], check=True)
     envelope = sign(b"payload", key)
     (tmp_path / "message").write_bytes(encode("application/vnd.in-toto+json", b"payload"))
     (tmp_path / "sig").write_bytes(b64decode(envelope["signatures"][0]["sig"]))

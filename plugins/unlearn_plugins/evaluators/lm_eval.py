@@ -55,11 +55,11 @@ class LMEval:
 
     def measure(self, subject: Subject) -> Table:
         """Every figure of every task."""
-        if find_spec("lm_eval") is None:
-            raise PluginError("lm-eval is not installed", where="[[evaluate]]", hint=INSTALL)
         if self.include_path and not self.trust_remote_code:
             hint = "if you trust that code, set trust_remote_code = true beside it"
             raise DataError("tasks in YAML may run code", where="include_path", hint=hint)
+        if find_spec("lm_eval") is None:
+            raise PluginError("lm-eval is not installed", where="[[evaluate]]", hint=INSTALL)
         was_training = subject.model.training
         with _silent():
             try:

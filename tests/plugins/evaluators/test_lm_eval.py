@@ -39,7 +39,7 @@ def evaluator(folder: Path, *tasks: str, **options: Any) -> LMEval:
     for name in ("letters", "wmdp_letters"):
         text = TASK.format(name=name, data=data)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return LMEval(tasks, include_path=str(folder), **options)
+    return LMEval(tasks, include_path=str(folder), trust_remote_code=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,13 @@ def test_data_that_cannot_be_had_is_one_error(tmp_path: Path, subject: Subject) 
     (tmp_path / "questions.jsonl").unlink()
     with pytest.raises(DataError, match="the tasks letters cannot be run"):
         found.measure(subject)
+
+
+def test_tasks_of_others_need_trust(subject: Subject, tmp_path: Path) -> None:
+    """Their YAML may name Python functions, which the harness would import."""
+    with pytest.raises(DataError, match="tasks in YAML may run code") as caught:
+        LMEval(("letters",), include_path=str(tmp_path)).measure(subject)
+    assert caught.value.where == "include_path"
 
 
 def test_without_the_harness_the_extra_is_named(
