@@ -6,15 +6,11 @@ evaluations and checkpoints on the way), evaluate, verdict.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import tomlkit
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.engine.checkpoints import Checkpoints
@@ -22,10 +18,10 @@ from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.hardware import backend, hardware
 from unlearn_cli.engine.lora import adapter_config, merge
 from unlearn_cli.engine.measure import evaluate_reference
-from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.plan import Plan
+from unlearn_cli.engine.record import open_folder, recorded
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
@@ -33,26 +29,18 @@ from unlearn_cli.engine.train import Due, Trainer
 from unlearn_cli.engine.unlearning import Unlearning
 from unlearn_cli.engine.work import build_method, choose
 from unlearn_cli.environment import environment
-from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
+from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.events import (
-    Event,
     Listener,
     Notice,
-    RunFailed,
     RunFinished,
-    RunStarted,
     Sample,
 )
-from unlearn_cli.files import now
 from unlearn_cli.require import missed
 from unlearn_cli.runs import RunFolder
-from unlearn_cli.safe_text import redact
 from unlearn_cli.spec.tables import Every, Spec
 from unlearn_cli.verdict import Stressed, judge
-
-MAY_CHANGE = ("train.micro_batch", "output.folder", "output.tensorboard")
-"""Keys that a resumed run may change: they do not touch the result."""
 
 
 def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> RunFolder:
@@ -72,110 +60,19 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
     path = Path(spec.output.folder) / spec.name
     session = Session(spec, listener)
     main = session.accelerator.is_main_process
-    folder = _folder(path, spec_toml, resume) if main else RunFolder(path)
+    folder = open_folder(path, spec_toml, resume) if main else RunFolder(path)
     if folder.manifest.get("status") == "finished":
         return folder
     found = environment() | hardware(session.accelerator)
-    with _logged(session, folder, listener, found) if main else _silent(), Stopper() as stopper:
+    with (
+        recorded(session, folder, listener, found) if main else nullcontext(),
+        Stopper() as stopper,
+    ):
         session.start_trackers()
         run = Run(session, folder, stopper)
         finished = run.go()
         session.emit(finished)
     return folder
-
-
-def _folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
-    if not resume:
-        if _left_nothing(RunFolder(path)):
-            shutil.rmtree(path)
-        return RunFolder.create(path, spec_toml)
-    folder = RunFolder.open(path)
-    before, new = (_flat(text) for text in (folder.spec.read_text("utf-8"), redact(spec_toml)))
-    changed = [
-        key
-        for key in sorted({*before, *new})
-        if before.get(key) != new.get(key) and key not in MAY_CHANGE
-    ]
-    if changed:
-        raise UsageError(
-            f"the run that is there has another {', '.join(changed)}",
-            where=str(path),
-            hint=f"resume with: unlearn run {folder.spec} --resume",
-        )
-    return folder
-
-
-def _left_nothing(folder: RunFolder) -> bool:
-    """Whether a run is there that failed before it had anything to lose: its name is free."""
-    results = ("checkpoints", "evaluations", "model", "reference")
-    return (
-        folder.spec.is_file()
-        and folder.manifest.get("status") == "failed"
-        and not any((folder.folder / name).exists() for name in results)
-    )
-
-
-def _flat(text: str) -> dict[str, Any]:
-    def walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from walk(inner, f"{prefix}.{key}" if prefix else key)
-        else:
-            yield prefix, value
-
-    return dict(walk(tomlkit.parse(text).unwrap(), ""))
-
-
-@contextmanager
-def _logged(
-    session: Session, folder: RunFolder, listener: Listener, found: dict[str, Any]
-) -> Iterator[None]:
-    """Hold the folder's lock, write every event to its log, and to its manifest the environment
-    that was found and the outcome."""
-
-    def both(event: Event) -> None:
-        folder.append_event(event)
-        session.track(event)
-        listener(event)
-
-    with folder.lock():
-        session.listener = both
-        folder.update_manifest(status="running", error=None, environment=found)
-        spec, accelerator = session.spec, session.accelerator
-        session.emit(
-            RunStarted(
-                spec.name,
-                str(folder.folder),
-                spec.method.name,
-                str(session.device),
-                accelerator.num_processes,
-            )
-        )
-        resume_with = f"resume with: unlearn run {folder.spec} --resume"
-        try:
-            yield
-        except (KeyboardInterrupt, Interrupted) as error:
-            folder.update_manifest(status="interrupted")
-            what = error.what if isinstance(error, Interrupted) else "interrupted"
-            raise Interrupted(what, hint=resume_with) from None
-        except Exception as error:
-            line = error.line() if isinstance(error, UnlearnError) else redact(repr(error))
-            session.emit(RunFailed(line))
-            folder.update_manifest(status="failed", error=line)
-            if ran_out(error):
-                raise RunError(
-                    "out of memory",
-                    where=str(session.device),
-                    hint="set train.micro_batch = 1 and train.activation_checkpointing = true, "
-                    "lower data.max_length, or train an adapter with [lora]",
-                ) from error
-            raise
-        folder.update_manifest(status="finished", finished=now())
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    yield
 
 
 class Run:
@@ -223,7 +120,6 @@ class Run:
         after = self._final_evaluation(loaded, end_hash, step)
         if self.session.accelerator.is_main_process:
             save_model(loaded.model, loaded.tokenizer, self.folder.model)
-            self._manifest(files=self.folder.hashes())
         return self._finish(after, end_hash, time.perf_counter() - started)
 
     def _check_patterns(self) -> None:

@@ -1,0 +1,116 @@
+"""The run folder while a run writes to it: begun or continued, locked, logged, closed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from unlearn_cli.engine.memory import ran_out
+from unlearn_cli.engine.session import Session
+from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
+from unlearn_cli.events import Event, Listener, RunFailed, RunStarted
+from unlearn_cli.files import now
+from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import redact
+
+MAY_CHANGE = ("train.micro_batch", "output.folder", "output.tensorboard")
+"""Keys that a resumed run may change: they do not touch the result."""
+
+
+def open_folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
+    """The folder of a run that begins, or goes on.
+
+    Raises:
+        UsageError: it holds a run and `resume` is off, or it holds that of another spec.
+    """
+    if not resume:
+        if _left_nothing(RunFolder(path)):
+            shutil.rmtree(path)
+        return RunFolder.create(path, spec_toml)
+    folder = RunFolder.open(path)
+    before, new = (_flat(text) for text in (folder.spec.read_text("utf-8"), redact(spec_toml)))
+    changed = [
+        key
+        for key in sorted({*before, *new})
+        if before.get(key) != new.get(key) and key not in MAY_CHANGE
+    ]
+    if changed:
+        raise UsageError(
+            f"the run that is there has another {', '.join(changed)}",
+            where=str(path),
+            hint=f"resume with: unlearn run {folder.spec} --resume",
+        )
+    return folder
+
+
+def _left_nothing(folder: RunFolder) -> bool:
+    """Whether a run is there that failed before it had anything to lose: its name is free."""
+    results = ("checkpoints", "evaluations", "model", "reference")
+    return (
+        folder.spec.is_file()
+        and folder.manifest.get("status") == "failed"
+        and not any((folder.folder / name).exists() for name in results)
+    )
+
+
+def _flat(text: str) -> dict[str, Any]:
+    def walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, f"{prefix}.{key}" if prefix else key)
+        else:
+            yield prefix, value
+
+    return dict(walk(tomlkit.parse(text).unwrap(), ""))
+
+
+@contextmanager
+def recorded(
+    session: Session, folder: RunFolder, listener: Listener, found: dict[str, Any]
+) -> Iterator[None]:
+    """Hold the folder's lock, write every event to its log, and to its manifest the environment
+    that was found, the outcome and the hashes of the result."""
+
+    def both(event: Event) -> None:
+        folder.append_event(event)
+        session.track(event)
+        listener(event)
+
+    with folder.lock():
+        session.listener = both
+        folder.update_manifest(status="running", error=None, environment=found)
+        spec, accelerator = session.spec, session.accelerator
+        session.emit(
+            RunStarted(
+                spec.name,
+                str(folder.folder),
+                spec.method.name,
+                str(session.device),
+                accelerator.num_processes,
+            )
+        )
+        resume_with = f"resume with: unlearn run {folder.spec} --resume"
+        try:
+            yield
+        except (KeyboardInterrupt, Interrupted) as error:
+            folder.update_manifest(status="interrupted")
+            what = error.what if isinstance(error, Interrupted) else "interrupted"
+            raise Interrupted(what, hint=resume_with) from None
+        except Exception as error:
+            line = error.line() if isinstance(error, UnlearnError) else redact(repr(error))
+            session.emit(RunFailed(line))
+            folder.update_manifest(status="failed", error=line)
+            if ran_out(error):
+                raise RunError(
+                    "out of memory",
+                    where=str(session.device),
+                    hint="set train.micro_batch = 1 and train.activation_checkpointing = true, "
+                    "lower data.max_length, or train an adapter with [lora]",
+                ) from error
+            raise
+        folder.update_manifest(status="finished", finished=now(), files=folder.hashes())
