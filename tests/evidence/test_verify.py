@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.evidence.conftest import evaluation, make_key
+from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.cli import main
 from unlearn_cli.errors import UnlearnError
 from unlearn_cli.evidence.verify import compare_figures, read_evidence
@@ -221,8 +222,10 @@ def test_figures_that_are_computed_again(evidence: Path) -> None:
     assert check(probability=0.26) == ("failed", "tofu: forget.probability differs by 0.01")
     assert check(model="0" * 64) == ("failed", "tofu: another model")
     assert check(data="0" * 64) == ("failed", "tofu: other rows")
+    more = Table({}, {"forget.probability": Number(0.25, "lower"), "x": Number(None, "lower")})
+    assert check(table=more) == ("failed", "tofu: x differs by inf")
     missing = compare_figures(found, stored, [])
-    assert (missing.status, missing.details) == ("failed", ("tofu was not computed again",))
+    assert (missing.status, missing.details) == ("failed", ("tofu was not computed twice",))
 
 
 @pytest.mark.parametrize(

@@ -105,15 +105,16 @@ def compare_figures(
     """The evaluations of the run against those made anew, of the same model and rows."""
     before = {e.evaluator: e for e in stored if e.label == "unlearned"}
     now = {e.evaluator: e for e in again}
-    wrong = [f"{name} was not computed again" for name in before if name not in now]
-    wrong += [
-        f"{name}: another model" for name in now if now[name].model != evidence.predicate["result"]
-    ]
-    wrong += [f"{name}: other rows" for name in now if now[name].data != before[name].data]
+    both = [name for name in before if name in now]
+    wrong = [f"{name} was not computed twice" for name in sorted({*before} ^ {*now})]
+    result = evidence.predicate["result"]
+    wrong += [f"{name}: another model" for name in both if now[name].model != result]
+    wrong += [f"{name}: other rows" for name in both if now[name].data != before[name].data]
     gaps = {
-        f"{name}: {figure}": _gap(before[name].table.numbers.get(figure), number)
-        for name in now
-        for figure, number in now[name].table.numbers.items()
+        f"{name}: {figure}": _gap(one.get(figure), other.get(figure))
+        for name in both
+        for one, other in ((before[name].table.numbers, now[name].table.numbers),)
+        for figure in sorted({*one, *other})
     }
     wrong += [f"{name} differs by {gap:.2g}" for name, gap in gaps.items() if gap > TOLERANCE]
     if wrong:
@@ -123,11 +124,13 @@ def compare_figures(
     return Check("evaluation", "passed", (f"{len(gaps)} figures computed again: {same}",))
 
 
-def _gap(before: Number | None, now: Number) -> float:
-    """How far a figure is from what it was; infinity where only one of them is there."""
-    if before is None or before.value is None or now.value is None:
-        return 0.0 if before and before.value is now.value else math.inf
-    return abs(before.value - now.value)
+def _gap(one: Number | None, other: Number | None) -> float:
+    """How far two figures are apart; infinity where only one of them is there."""
+    if one is None or other is None:
+        return math.inf
+    if one.value is None or other.value is None:
+        return 0.0 if one.value is other.value else math.inf
+    return abs(one.value - other.value)
 
 
 def _signature(evidence: Evidence, public_key: Path | None) -> Check:
