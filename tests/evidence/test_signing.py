@@ -32,8 +32,16 @@ def test_openssl_agrees(tmp_path: Path) -> None:
     envelope = sign(b"payload", key)
     (tmp_path / "message").write_bytes(encode("application/vnd.in-toto+json", b"payload"))
     (tmp_path / "sig").write_bytes(b64decode(envelope["signatures"][0]["sig"]))
-    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin"]
-    files = ["-in", tmp_path / "message", "-sigfile", tmp_path / "sig"]
+    command: list[str | Path] = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        public,
+        "-rawin",
+    ]
+    files: list[str | Path] = ["-in", tmp_path / "message", "-sigfile", tmp_path / "sig"]
     subprocess.run([*command, *files], check=True, capture_output=True)
 
 
