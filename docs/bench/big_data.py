@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,19 +95,26 @@ def _in_a_process(spec: Path, steps: int) -> dict[str, float]:
 
 
 def start(path: Path, steps: int) -> dict[str, float]:
-    """What one start takes."""
+    """What one start takes: of the whole plan, and of a run of some steps."""
     began = time.perf_counter()
     from unlearn_cli.engine.dry_run import dry_run
+    from unlearn_cli.engine.run import execute
     from unlearn_cli.spec import load_spec
 
-    imported = time.perf_counter()
-    figures: dict[str, float] = {"imports, s": imported - began}
-    spec = load_spec(str(path))
-    with peak() as found:
-        plan = dry_run(spec, lambda event: None)
-        figures["until the plan is there, s"] = time.perf_counter() - imported
-    sys.stderr.write("\n".join(plan.lines) + "\n")
-    return figures | {f"{what}, MiB": value / MIB for what, value in found.items()}
+    figures = {"imports, s": time.perf_counter() - began}
+
+    def measure(what: str, task: Callable[[], object]) -> None:
+        with peak() as found:
+            began = time.perf_counter()
+            task()
+            figures[f"{what}, s"] = time.perf_counter() - began
+        figures.update({f"{what}, {kind}, MiB": value / MIB for kind, value in found.items()})
+
+    measure("plan", lambda: dry_run(load_spec(str(path)), lambda event: None))
+    some = load_spec(str(path), [f"train.steps={steps}", f"name=run-{os.getpid()}"])
+    text = path.read_text(encoding="utf-8")
+    measure(f"{steps} steps", lambda: execute(some, text, resume=False, listener=lambda _: None))
+    return figures
 
 
 @contextmanager
