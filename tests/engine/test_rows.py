@@ -89,7 +89,7 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "LARGE", 0)
-    monkeypatch.setattr(module, "BATCH", BATCH)
+    monkeypatch.setattr(module, "BATCH", BATCH * module.ROW)
     return Place(tmp_path)
 
 
@@ -260,6 +260,13 @@ def test_no_more_than_two_batches_of_rows_are_in_memory(place: Place) -> None:
         patch.setattr(module, "_row", lambda line: watched(make(line)))
         place.encode(encoder(byte_tokenizer()), rows)
     assert 1 < most <= 2 * BATCH
+
+
+def test_long_texts_come_fewer_at_a_time() -> None:
+    """A batch ends with the row that fills it: what is in memory goes by text, not by rows."""
+    long, short = Row("l", "x" * module.BATCH, kind="text"), Row("s", "x" * 56, kind="text")
+    sizes = [len(batch) for batch in module.batches([long, long, *[short] * 3000])]
+    assert sizes == [1, 1, 1024, 1024, 952]  # 200 + 56 characters go 1024 times into 2**18
 
 
 def test_rows_without_an_answer_token_are_counted_over_all_batches(place: Place) -> None:

@@ -62,7 +62,7 @@ class Request:
         found = hashlib.sha256(repr((self.stream, self.logits, self.layers)).encode())
         items = Sequences.of(self.items)
         for array in (self.rows, items.start, items.end, items.edges, items.input_ids):
-            found.update(memoryview(np.ascontiguousarray(array)))
+            found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
 
     @property

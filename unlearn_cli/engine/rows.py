@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 
 LARGE = 8 * 2**20
 """Bytes of files from which on their rows are kept on disk."""
-BATCH = 1000
-"""Rows that are in memory at once."""
+BATCH, ROW = 2**18, 200
+"""Characters of rows that are in memory at once, and what a row counts besides its text."""
 NAMED = 10
 """Rows that a message names before it only counts."""
 Keys = NDArray[np.bytes_]
-T = TypeVar("T")
 
 
 class KeptRows(Sequence[Row]):
@@ -92,10 +90,17 @@ def _write(read: Callable[[], Reading], folder: Path) -> Iterator[int]:
             yield done
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Rows, or what else there is of them, some at a time."""
-    rest = iter(items)
-    while batch := list(islice(rest, BATCH)):
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows, some at a time: many short ones, or a few long texts."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += ROW + sum(map(len, _texts(row)))
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
@@ -125,9 +130,12 @@ def keys(rows: Sequence[Row]) -> Keys:
 
 def _key(row: Row) -> bytes:
     """Of all text of a row in lower case, with single spaces."""
-    turns = [turn.content for turn in row.messages]
-    text = "\n".join(" ".join(t.casefold().split()) for t in [*turns, row.prompt, row.answer])
+    text = "\n".join(" ".join(text.casefold().split()) for text in _texts(row))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _texts(row: Row) -> list[str]:
+    return [*(turn.content for turn in row.messages), row.prompt, row.answer]
 
 
 def _line(row: Row) -> bytes:

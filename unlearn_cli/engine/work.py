@@ -214,12 +214,13 @@ def _encoded_alternates(
     encoder: Encoder, rows: Sequence[Row], pairs: Sequence[tuple[int, str]]
 ) -> Iterator[list[list[Encoded]]]:
     """Forget rows with other answers, some at a time."""
-    for part in batches(pairs):
-        encoded = encoder.encode_many([asked(rows[row], answer) for row, answer in part])
-        for (row, answer), items in zip(part, encoded, strict=True):
-            if len(items) != 1 or rows[row].kind == "text":
+    with_them = Lazy(range(len(pairs)), lambda k: asked(rows[pairs[k][0]], pairs[k][1]))
+    for part in batches(with_them):
+        encoded = encoder.encode_many(part)
+        for row, items in zip(part, encoded, strict=True):
+            if len(items) != 1 or row.kind == "text":
                 raise DataError(
-                    f"row {rows[row].id} cannot take the alternate answer {answer!r}",
+                    f"row {row.id} cannot take the alternate answer {row.answer!r}",
                     where="[data].alternates",
                     hint="alternates need rows with a question or prompt, and answers with a token",
                 )
