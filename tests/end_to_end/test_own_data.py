@@ -70,8 +70,8 @@ def test_a_large_file_is_read_and_tokenised_once(
 ) -> None:
     """Nine rows beside a column of a megabyte: with one process or two, the first run reads and
     tokenises, the second does neither and ends with the same bits."""
-    lines = [f'{{"question": "Who baked {k}?", "answer": "Mara {k}."' for k in range(9)]
-    other = f', "notes": "{processes * MIB}"}}\n'
+    lines = [f'{{"question": "Who, {k}?", "answer": "Mara {processes}."' for k in range(9)]
+    other = f', "notes": "{"x" * MIB}"}}\n'
     (place.folder / "large.jsonl").write_text(other.join([*lines, ""]), encoding="utf-8")
     settings = options(finished[2] / "model", "large.jsonl")
     for name, stages in (("first", ["read", "tokenize"]), ("second", [])):

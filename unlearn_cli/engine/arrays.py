@@ -77,9 +77,9 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
-    """The arrays, memory-mapped: what is written to one stays with this process."""
+    """The arrays, memory-mapped, read-only."""
     return {
-        name: np.asarray(np.memmap(folder / name, kind, "c"))
+        name: np.asarray(np.memmap(folder / name, kind, "r"))
         for name, kind in read_index(folder)["types"].items()
     }
 
