@@ -71,6 +71,12 @@ def audit(session: nox.Session) -> None:
     session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", "constraints.txt")
 
 
+@nox.session(venv_backend="none", requires=["dev"], default=False)
+def big_data(session: nox.Session) -> None:
+    """Time and memory of a start with very many rows: `nox -s big_data -- --rows 1000000`."""
+    session.run(f"{BIN}/python", "docs/bench/big_data.py", *session.posargs)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The built wheel in a clean environment, and a stranger's plugin beside it."""

@@ -209,7 +209,9 @@ class _Trial:
         streams: dict[str, Sequence[Encoded]] = {"forget": _FORGET, "retain": _RETAIN}
         alternates = None
         if needs.alternates:
-            alternates = objective.Alternates(plan, [["0", "1"]] * 8, _alternate)
+            alternates = objective.Alternates(
+                plan, [["0", "1"]] * 8, lambda pairs: [_alternate(*pair) for pair in pairs]
+            )
             streams["alternate"] = alternates.items
         self.scorer, accelerator = Scorer(self.model), Accelerator()
         requests = objective.reference_requests(plan, streams, needs, defaults.retain, layers)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Here, Outcome, Workplace, steps, weights
+from tests.end_to_end.conftest import Here, Outcome, Workplace, events, steps, weights
 
 pytestmark = pytest.mark.slow
 Finished = tuple[Workplace, Outcome, Path]
+MIB = 2**20
 
 SHAPES = {
     "qa.jsonl": '{"question": "Who baked it?", "answer": "Mara did."}\n',
@@ -61,3 +62,38 @@ def test_an_own_model_unlearns_own_data(here: Here, finished: Finished, spec: Pa
     run = Path("runs/own")
     assert steps(run) == [1, 2]
     assert weights(run / "model") != weights(source)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_large_file_is_read_and_tokenised_once(
+    place: Workplace, finished: Finished, spec: Path, processes: str
+) -> None:
+    """Nine rows beside a column of a megabyte: with one process or two, the first run reads and
+    tokenises, the second does neither and ends with the same bits."""
+    lines = [f'{{"question": "Who, {k}?", "answer": "Mara {processes}."' for k in range(9)]
+    other = f', "notes": "{"x" * MIB}"}}\n'
+    (place.folder / "large.jsonl").write_text(other.join([*lines, ""]), encoding="utf-8")
+    settings = options(finished[2] / "model", "large.jsonl")
+    for name, stages in (("first", ["read", "tokenize"]), ("second", [])):
+        call = ("run", str(spec), *settings, "--name", f"{name}-{processes}")
+        outcome = place.unlearn(*call, "--processes", processes)
+        assert outcome.code == 0, outcome.err
+        started = [e["stage"] for e in events(place.run_folder(call[-1]), "StageStarted")]
+        assert [stage for stage in started if stage in ("read", "tokenize")] == stages
+    runs = [place.run_folder(f"{name}-{processes}") / "model" for name in ("first", "second")]
+    assert weights(runs[0]) == weights(runs[1])
+
+
+def test_two_processes_say_once_what_is_wrong_with_a_large_file(
+    place: Workplace, finished: Finished, spec: Path
+) -> None:
+    """The first reads, and all end with its error: one line, exit code 1."""
+    good = f'{{"question": "Who?", "answer": "Mara.", "notes": "{"x" * MIB}"}}\n'
+    text = good * 9 + '{"question": "Who?", "answer": ""}\n'
+    (place.folder / "bad.jsonl").write_text(text, encoding="utf-8")
+    settings = options(finished[2] / "model", "bad.jsonl")
+    outcome = place.unlearn("run", str(spec), *settings, "--processes", "2")
+    assert outcome.code == 1
+    (line,) = outcome.errors
+    assert "bad.jsonl:10: column 'answer' is empty" in line
+    assert "Traceback" not in outcome.err

@@ -134,7 +134,7 @@ class Setting:
         if needs.alternates:
             spare = made_up_rows(20, seed=3)
             alternates = Alternates(
-                plan, [["0", "1"]] * 10, lambda row, answer: spare[2 * row + int(answer)]
+                plan, [["0", "1"]] * 10, lambda pairs: [spare[2 * row + int(a)] for row, a in pairs]
             )
             streams["alternate"] = alternates.items
         scorer, accelerator = Scorer(self.model), Accelerator()

@@ -4,7 +4,17 @@
 `from unlearn_cli.api.scores import Scores`, and `Hidden` likewise.
 """
 
-from unlearn_cli.api.data import Bundle, DataContext, Dataset, Location, Message, Row
+from unlearn_cli.api.data import (
+    Bundle,
+    DataContext,
+    Dataset,
+    Keep,
+    Location,
+    Message,
+    Reading,
+    Row,
+    Split,
+)
 from unlearn_cli.api.evaluate import (
     AnswerScore,
     Decoding,
@@ -31,6 +41,7 @@ __all__ = [
     "Decoding",
     "Evaluator",
     "Harness",
+    "Keep",
     "Location",
     "Message",
     "Method",
@@ -38,10 +49,12 @@ __all__ = [
     "Number",
     "Probe",
     "Progress",
+    "Reading",
     "Recipe",
     "Row",
     "RowMetric",
     "ScoredRow",
+    "Split",
     "StressTest",
     "Subject",
     "SummaryMetric",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 RowKind = Literal["chat", "completion", "text"]
 Location = Annotated[str, "location"]
@@ -83,26 +83,64 @@ class Row:
 
 @dataclass(frozen=True)
 class Bundle:
-    """All rows of a run.
+    """All rows of a run; a sequence need not be in memory.
 
     `forget` and `retain` are trained on; `holdout` was never seen by any model of the run.
     `evaluation` maps the name of an evaluation set (`forget`, `retain`, `real_authors`, ...) to
     its rows; a set that is missing there falls back to the training split of that name.
     """
 
-    forget: tuple[Row, ...]
-    retain: tuple[Row, ...] = ()
-    holdout: tuple[Row, ...] = ()
-    evaluation: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    forget: Sequence[Row]
+    retain: Sequence[Row] = ()
+    holdout: Sequence[Row] = ()
+    evaluation: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     """For people: what was found where, e.g. {"forget.question": "question"}."""
 
-    def rows(self, name: str) -> tuple[Row, ...]:
+    def rows(self, name: str) -> Sequence[Row]:
         """The rows of evaluation set `name`; empty when there are none."""
         if name in self.evaluation:
             return self.evaluation[name]
         splits = {"forget": self.forget, "retain": self.retain, "holdout": self.holdout}
         return splits.get(name, ())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows that are being read."""
+
+    rows: Iterable[Row]
+    """Gone through once."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For people: what was found where, e.g. {"question": "question"}."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that were read."""
+
+    rows: Sequence[Row]
+    columns: Mapping[str, str]
+
+
+class Keep(Protocol):
+    """Reads rows, those of large files only once: afterwards they are on disk, not in memory."""
+
+    def __call__(self, read: Callable[[], Reading], files: Sequence[Path], options: Any) -> Split:
+        """What `read` gives.
+
+        Args:
+            read: reads; not called where these files were read with these options before.
+            files: whose bytes decide the rows.
+            options: what else decides them, as JSON holds it.
+        """
+        ...
+
+
+def in_memory(read: Callable[[], Reading], files: Sequence[Path], options: Any) -> Split:
+    """`Keep` without a disk."""
+    found = read()
+    return Split(tuple(found.rows), found.columns)
 
 
 @dataclass(frozen=True)
@@ -112,6 +150,8 @@ class DataContext:
     seed: int
     base: Path
     """Folder against which relative paths of the spec are resolved."""
+    keep: Keep = in_memory
+    """For data sets that may be large. All processes of a run call it, in the same order."""
 
 
 @runtime_checkable

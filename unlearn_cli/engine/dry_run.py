@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from unlearn_cli.engine.data import show_tokens
 from unlearn_cli.engine.forecast import Forecast, forecast
 from unlearn_cli.engine.models import load_skeleton, load_tokenizer
+from unlearn_cli.engine.sequences import Sequences
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.work import Work, prepare
 from unlearn_cli.events import Listener
@@ -44,9 +45,9 @@ def _lines(session: Session, path: str, work: Work) -> list[str]:
     spec, plan = session.spec, work.plan
     made = " (fine-tuned first, with the retain reference)" if spec.target.base else ""
     lines = [f"model: {path}{made}"]
-    for name, items in work.streams.items():
-        tokens = sum(len(item.input_ids) for item in items)
-        answers = sum(item.end - item.start for item in items)
+    for name, stream in work.streams.items():
+        items = Sequences.of(stream)
+        tokens, answers = len(items.input_ids), int(items.answers.sum())
         lines.append(f"{name}: {len(items)} rows, {tokens} tokens, {answers} of them carry loss")
     method = spec.method
     lines.append(

@@ -17,9 +17,11 @@ from torch import Tensor
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
+from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.engine.method import PARAMETERS, Needs, Per
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.reference import ReferenceStore, Request
+from unlearn_cli.engine.sequences import Indices
 
 Streams = Mapping[str, Sequence[Encoded]]
 Rows = Mapping[str, Sequence[int]]
@@ -201,26 +203,36 @@ class Alternates:
         self,
         plan: Plan,
         choices: Sequence[Sequence[str]],
-        encode: Callable[[int, str], Encoded],
+        encode: Callable[[Sequence[tuple[int, str]]], Sequence[Encoded]],
     ) -> None:
         """
         Args:
             plan: whose draws pick among the choices.
             choices: for each forget row, at least one answer.
-            encode: forget row and answer -> encoded.
+            encode: forget rows, each with an answer -> encoded.
         """
-        self.choices = choices
-        drawn = sorted({pair for step in plan.steps for pair in self._pairs(step)})
-        self._where = {pair: k for k, pair in enumerate(drawn)}
-        self.items = [encode(row, choices[row][number]) for row, number in drawn]
+        self._counts = np.array([len(answers) for answers in choices], np.int64)
+        self._most = int(self._counts.max())
+        drawn = np.empty(0, np.int64)
+        for start in range(0, len(plan.steps), plan.steps_per_epoch):
+            epoch = plan.steps[start : start + plan.steps_per_epoch]
+            drawn = np.unique(np.concatenate([drawn, *map(self._pairs, epoch)]))
+        self._drawn = drawn
 
-    def _pairs(self, step: Step) -> list[tuple[int, int]]:
-        rows = zip(step.forget.tolist(), step.draw.tolist(), strict=True)
-        return [(row, draw % len(self.choices[row])) for row, draw in rows]
+        def pair(code: int) -> tuple[int, str]:
+            row, number = divmod(code, self._most)
+            return row, choices[row][number]
+
+        self.items = encode(Lazy(drawn, pair))
+
+    def _pairs(self, step: Step) -> Indices:
+        """(B,) row and number of the answer, in one whole number."""
+        return step.forget * self._most + step.draw % self._counts[step.forget]
 
     def rows(self, step: Step) -> list[int]:
         """The rows of the alternate stream that a step takes, aligned with its forget rows."""
-        return [self._where[pair] for pair in self._pairs(step)]
+        rows: list[int] = np.searchsorted(self._drawn, self._pairs(step)).tolist()
+        return rows
 
 
 def reference_requests(
@@ -236,9 +248,9 @@ def reference_requests(
     if retain == "kl" or retain in DISTANCES:
         wanted["retain"] = (retain == "kl", layers if retain in DISTANCES else {})
 
-    def rows(stream: str) -> list[int]:
+    def rows(stream: str) -> Indices:
         every = stream == "alternate"  # that stream holds no others than are drawn
-        return list(range(len(streams[stream]))) if every else drawn(plan, stream)
+        return np.arange(len(streams[stream])) if every else drawn(plan, stream)
 
     return tuple(
         Request(stream, streams[stream], rows(stream), logits, of_layers)
@@ -246,7 +258,6 @@ def reference_requests(
     )
 
 
-def drawn(plan: Plan, stream: str) -> list[int]:
+def drawn(plan: Plan, stream: str) -> Indices:
     """The rows of `forget` or `retain` that the plan draws, ascending, each once."""
-    rows: list[int] = np.unique(np.concatenate([getattr(s, stream) for s in plan.steps])).tolist()
-    return rows
+    return plan.forget_rows if stream == "forget" else plan.retain_rows

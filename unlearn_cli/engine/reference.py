@@ -9,15 +9,18 @@ frozen copy of the output layer turns back into logits, for activations d values
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,19 +29,20 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, at_least_float32
 from unlearn_cli.engine.models import writing
+from unlearn_cli.engine.sequences import Indices, Sequences, edges_of
 from unlearn_cli.errors import RunError
 
 Arrays = dict[str, Any]
 """Name -> array, of one row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """Rows of one stream that need a reference."""
 
     stream: str
     items: Sequence[Encoded]
-    rows: Sequence[int]
+    rows: Indices
     """Indices of the items that the plan draws, ascending."""
     logits: bool
     """Whether the distribution is needed, or only the log-probabilities of the answer."""
@@ -55,18 +59,25 @@ class Request:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what is asked."""
-        found = hashlib.sha256(repr((self.stream, self.rows, self.logits, self.layers)).encode())
-        for item in (self.items[row] for row in self.rows):
-            found.update(repr((item.start, item.end)).encode() + item.input_ids.tobytes())
+        found = hashlib.sha256(repr((self.stream, self.logits, self.layers)).encode())
+        items = Sequences.of(self.items)
+        for array in (self.rows, items.start, items.end, items.edges, items.input_ids):
+            found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
+
+    @property
+    def lengths(self) -> Indices:
+        """(R,) positions of each row that are stored: answer tokens, or with `layers` all."""
+        items = Sequences.of(self.items)
+        return (items.lengths if self.layers else items.answers)[self.rows]
 
     def bytes(self, hidden_size: int, itemsize: int) -> int:
         """Size of the store on disk."""
-        items = [self.items[row] for row in self.rows]
         if self.layers:
-            return sum(len(i.input_ids) for i in items) * len(self.layers) * hidden_size * 4
-        answers = sum(item.end - item.start for item in items)
-        return answers * (4 + (hidden_size * itemsize if self.logits else 0))
+            position = len(self.layers) * hidden_size * 4
+        else:
+            position = 4 + (hidden_size * itemsize if self.logits else 0)
+        return int(self.lengths.sum()) * position
 
 
 class FrozenHead(nn.Module):
@@ -148,22 +159,22 @@ class _Stream:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        self.where = {int(row): k for k, row in enumerate(_load(folder / f"{name}.rows.npy"))}
-        self.offsets = _load(folder / f"{name}.offsets.npy")
+        self.rows, self.offsets = self._array("rows"), self._array("offsets")
+
+    def _array(self, what: str) -> Any:
+        return _load(self.folder / f"{self.name}.{what}.npy")
 
     def read(self, what: str, rows: Sequence[int]) -> Tensor:
-        array = _load(self.folder / f"{self.name}.{what}.npy", mmap_mode="r")
-        parts = [
-            array[self.offsets[self.where[row]] : self.offsets[self.where[row] + 1]] for row in rows
-        ]
+        array, places = self._array(what), np.searchsorted(self.rows, rows)
+        parts = [array[self.offsets[k] : self.offsets[k + 1]] for k in places]
         values = torch.from_numpy(np.concatenate(parts))
         return values.view(torch.bfloat16) if values.dtype == torch.int16 else values
 
 
-def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
-    """An array; RunError where the file is no array of numbers: objects are pickles."""
+def _load(path: Path) -> Any:
+    """An array, memory-mapped; RunError where it is none of numbers: objects are pickles."""
     try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         what = f"is no array that the reference pass wrote ({error})"
         hint = f"delete {path.parent}: it is made again"
@@ -189,28 +200,39 @@ def make_store(
             folder.mkdir(parents=True, exist_ok=True)
         done = 0
         for request in requests:
-            _make_stream(folder, request, scorer, head, accelerator, micro_batch)
-            done += len(request.rows)
-            progress(done)
+            writer = _Writer(folder, request) if accelerator.is_main_process else None
+            for scored in _score(request, scorer, head, accelerator, micro_batch):
+                if writer is not None:
+                    writer.write(scored)
+                done += len(scored)
+                progress(done)
         if accelerator.is_main_process:
             (folder / "complete").touch()
         accelerator.wait_for_everyone()
     return ReferenceStore(folder, head)
 
 
-def _make_stream(
-    folder: Path,
+Scored = list[tuple[int, Arrays]]
+"""Rows, each with what the model said of it."""
+
+
+def _score(
     request: Request,
     scorer: Scorer,
     head: FrozenHead | None,
     accelerator: Accelerator,
     micro_batch: int,
-) -> None:
-    by_length = sorted(request.rows, key=lambda row: len(request.items[row].input_ids))
-    batches = [by_length[i : i + micro_batch] for i in range(0, len(by_length), micro_batch)]
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
-    scored: dict[int, Arrays] = {}
-    for rows in mine:
+) -> Iterator[Scored]:
+    """What the model says of the rows, a batch of each process at a time."""
+    lengths = Sequences.of(request.items).lengths[request.rows]
+    by_length = request.rows[np.argsort(lengths, kind="stable")]
+    starts = range(0, len(by_length), micro_batch)
+    processes = accelerator.num_processes
+    for first in range(0, len(starts), processes):
+        number = first + accelerator.process_index
+        # One without a batch of its own repeats one: a sharded model needs all processes.
+        start = starts[number % len(starts)]
+        rows = by_length[start : start + micro_batch].tolist()
         items = [request.items[row] for row in rows]
         with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
             found = (
@@ -218,11 +240,7 @@ def _make_stream(
                 if request.layers
                 else _scores(scorer, items, head if request.logits else None)
             )
-        scored |= zip(rows, found, strict=True)
-    gathered: dict[int, Arrays] = dict(gather_object(list(scored.items())))
-    if accelerator.is_main_process:
-        _write_stream(folder, request, gathered)
-    accelerator.wait_for_everyone()
+        yield gather_object([*zip(rows, found, strict=True)] if number < len(starts) else [])
 
 
 def _scores(scorer: Scorer, items: Sequence[Encoded], head: FrozenHead | None) -> list[Arrays]:
@@ -261,12 +279,36 @@ def _raw(values: Tensor) -> Tensor:
     return values.view(torch.int16) if values.dtype == torch.bfloat16 else values
 
 
-def _write_stream(folder: Path, request: Request, scored: dict[int, Arrays]) -> None:
-    rows = sorted(request.rows)
-    names = list(scored[rows[0]])
-    lengths = [len(scored[row][names[0]]) for row in rows]
-    arrays = {name: np.concatenate([scored[row][name] for row in rows]) for name in names}
-    arrays |= {"offsets": np.concatenate([[0], np.cumsum(lengths)]), "rows": np.array(rows)}
-    with writing("the reference store", folder):
-        for name, array in arrays.items():
-            np.save(folder / f"{request.stream}.{name}.npy", array)
+class _Writer:
+    """Puts what was said of rows in its place in the files of a stream.
+
+    They are written, not mapped: a full disk would end the process that writes to a map."""
+
+    def __init__(self, folder: Path, request: Request) -> None:
+        self.folder, self.stream, self.rows = folder, request.stream, request.rows
+        self.offsets = edges_of(request.lengths)
+        with writing("the reference store", folder):
+            np.save(self._path("rows"), self.rows)
+            np.save(self._path("offsets"), self.offsets)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self.stream}.{name}.npy"
+
+    def write(self, scored: Scored) -> None:
+        """Write what was said of some rows."""
+        places = np.searchsorted(self.rows, [row for row, _ in scored])
+        with writing("the reference store", self.folder):
+            for name, like in scored[0][1].items():
+                header = self._begin(name, like)
+                size = like.itemsize * math.prod(like.shape[1:])
+                with self._path(name).open("r+b") as file:
+                    for place, (_, arrays) in zip(places, scored, strict=True):
+                        file.seek(header + int(self.offsets[place]) * size)
+                        file.write(arrays[name].tobytes())
+
+    def _begin(self, name: str, like: NDArray[Any]) -> int:
+        """Make the file where it is missing; the bytes before its first number."""
+        new = not self._path(name).exists()
+        shape = (int(self.offsets[-1]), *like.shape[1:])
+        mode: Any = "w+" if new else "r"
+        return int(open_memmap(self._path(name), mode, like.dtype, shape).offset)

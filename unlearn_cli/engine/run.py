@@ -163,7 +163,7 @@ class Run:
         self._resume(trainer, checkpoints)
         title = f"Unlearn with {spec.method.name}"
         with session.stage("train", title, len(steps)), self.stopper.waiting():
-            trainer.fit(self._due(unlearning.work.plan, loaded))
+            trainer.fit(self._due(unlearning.work.plan, loaded, checkpoints))
         best = checkpoints.best() if spec.checkpoints.best else None
         if best is not None and best != trainer.done:
             session.emit(Notice(f"the model is the checkpoint of step {best}, the best of the run"))
@@ -194,7 +194,7 @@ class Run:
             trainer.resume(state)
             self.session.emit(Notice(f"resumed from the checkpoint of step {done}"))
 
-    def _due(self, plan: Plan, loaded: Loaded) -> Due:
+    def _due(self, plan: Plan, loaded: Loaded, checkpoints: Checkpoints) -> Due:
         total = len(plan.steps)
         best = self.spec.checkpoints.best
 
@@ -211,6 +211,8 @@ class Run:
             compared = best is not None and checkpoint(step)
             due = [t.evaluator for t in self.spec.evaluate if compared or is_due(t.every, step)]
             if due:
+                best_step = checkpoints.best()  # the others' figures are in the run folder
+                self.on_the_way = {k: v for k, v in self.on_the_way.items() if k == best_step}
                 self.on_the_way[step] = self._evaluate_now(loaded, step, due)
             return _number(self.on_the_way[step], best).value if compared else None
 

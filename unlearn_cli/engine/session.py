@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,19 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Bundle, DataContext, Row
 from unlearn_cli.engine.cache import content_key
-from unlearn_cli.engine.data import check_overlap, fingerprint
+from unlearn_cli.engine.data import check_overlap
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.lora import merge
 from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
-from unlearn_cli.errors import UsageError
+from unlearn_cli.engine.rows import fingerprint, keep
+from unlearn_cli.errors import UnlearnError, UsageError
 from unlearn_cli.events import (
     EvaluationDone,
     Event,
@@ -36,6 +38,9 @@ from unlearn_cli.events import (
     StepDone,
 )
 from unlearn_cli.spec.tables import Spec
+
+MOMENTS = 1000
+"""Reports of progress in a stage of known length, at most: the log does not grow with rows."""
 
 
 class Session:
@@ -60,6 +65,29 @@ class Session:
         flag = torch.tensor([float(yes)], device=self.device)
         return bool(self.accelerator.reduce(flag).item())
 
+    def on_main(self, work: Iterator[int], progress: Callable[[int], None]) -> None:
+        """Run a generator on the main process alone, and report what it yields.
+
+        The others wait by short looks, since their collective operations time out, and fail with
+        it where an error of the user's stops it.
+        """
+        failed: list[UnlearnError | None] = [None]
+
+        def go_on() -> bool:
+            try:
+                done = next(work, None)
+            except UnlearnError as error:
+                failed[0], done = error, None
+            if done is not None:
+                progress(done)
+            return done is not None
+
+        while self.decide(go_on):
+            pass
+        broadcast_object_list(failed)
+        if failed[0]:
+            raise failed[0]
+
     @contextmanager
     def stage(
         self, name: str, title: str, total: int | None = None, unit: str = "steps"
@@ -67,7 +95,15 @@ class Session:
         """A stage with its clock; yields a function that reports progress."""
         started = time.perf_counter()
         self.emit(StageStarted(name, title, total, unit))
-        yield lambda done: self.emit(StageProgress(name, done))
+        told = 0
+
+        def progress(done: int) -> None:
+            nonlocal told
+            if done - told >= (total or 0) / MOMENTS or done == total:
+                self.emit(StageProgress(name, done))
+                told = done
+
+        yield progress
         give_back()
         self.emit(StageFinished(name, time.perf_counter() - started))
 
@@ -81,16 +117,17 @@ class Session:
         """All rows, as text, checked for overlap."""
         data = self.spec.data
         dataset = catalog.build("dataset", data.dataset, data.options)
-        bundle: Bundle = dataset.load(DataContext(seed=self.spec.seed, base=Path.cwd()))
+        context = DataContext(self.spec.seed, Path.cwd(), partial(keep, self))
+        bundle: Bundle = dataset.load(context)
         for text in check_overlap(bundle, data.overlap):
             self.emit(Notice(text))
         return bundle
 
-    def texts(self) -> list[str]:
+    def texts(self) -> Iterator[str]:
         """Every text of the bundle, in a fixed order: what a tokenizer made in code learns."""
         bundle = self.bundle
         splits = [bundle.forget, bundle.retain, *bundle.evaluation.values()]
-        return [text for rows in splits for row in rows for text in _texts(row)]
+        return (text for rows in splits for row in rows for text in _texts(row))
 
     def load(self, path: str, *, whole: bool = False) -> Loaded:
         """Load a model and put it on this process's device; `whole` merges an adapter into it."""

@@ -7,51 +7,28 @@ a sweep over methods pays once.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Recipe
-from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.cache import cache_folder, content_key, ours_to_make
 from unlearn_cli.engine.checkpoints import Checkpoints
-from unlearn_cli.engine.data import encode_split, fingerprint
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.lazy import joined
 from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.engine.models import Loaded, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import nll_term
 from unlearn_cli.engine.plan import make_plan
+from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.tokens import encode
 from unlearn_cli.engine.train import Optimization, Trainer
 from unlearn_cli.environment import versions
-from unlearn_cli.events import Notice
-from unlearn_cli.files import lock_file
 from unlearn_cli.spec.tables import RecipeTable
-
-PATIENCE = 1.0
-"""Seconds between two looks at an entry that another run is making."""
-
-
-@contextmanager
-def ours_to_make(session: Session, folder: Path) -> Iterator[bool]:
-    """Whether an entry of the cache is missing; while entered no other run makes it.
-
-    Where one does so now, this waits: by short looks, since a process that waited for the lock
-    could not tell the others, whose collective operations time out.
-    """
-    if session.decide(folder.exists):  # a finished cache may be one that cannot be written
-        yield False
-        return
-    with lock_file(folder.with_name(f".{folder.name}.lock")) as take:
-        if not session.decide(take):
-            session.emit(Notice("another run is making the same: waiting for it"))
-            while not session.decide(take):
-                time.sleep(PATIENCE)
-        yield not session.decide(folder.exists)
 
 
 class Models:
@@ -68,7 +45,7 @@ class Models:
             return str(self.spec.model.path)
         bundle = self.session.bundle
         title = "Fine-tune the target on forget + retain"
-        folder = self._from_base.make("target", title, (*bundle.forget, *bundle.retain))
+        folder = self._from_base.make("target", title, bundle.forget, bundle.retain)
         self._from_base.release()
         return str(folder)
 
@@ -112,27 +89,32 @@ class FineTuning:
         encoder = self.session.encoder(self._base.tokenizer)
         return model_fingerprint(self._base.model), encoder.fingerprint
 
-    def make(self, stage: str, title: str, rows: Sequence[Row]) -> Path:
-        """Folder of the base model fine-tuned on `rows`: from the cache, or made now."""
-        folder = cache_folder("models") / self._key(rows)
+    def make(self, stage: str, title: str, *splits: Sequence[Row]) -> Path:
+        """Folder of the base model fine-tuned on the rows: from the cache, or made now."""
+        folder = cache_folder("models") / self._key(splits)
         with ours_to_make(self.session, folder) as missing:
             if not missing:
                 self.session.cached(stage, title)
                 return folder
             with self.stopper.waiting():
-                self._fine_tune(self._load_base(), stage, title, rows, folder)
+                self._fine_tune(self._load_base(), stage, title, splits, folder)
         return folder
 
-    def _key(self, rows: Sequence[Row]) -> str:
+    def _key(self, splits: Sequence[Sequence[Row]]) -> str:
         spec = self.session.spec
         recipe = self.recipe.model_dump(exclude={"base"})
         precision = (spec.train.mixed_precision, spec.model.dtype, spec.model.attention)
         return content_key(
-            versions(), self._base_key, fingerprint(rows), recipe, precision, spec.seed
+            versions(), self._base_key, [*map(fingerprint, splits)], recipe, precision, spec.seed
         )
 
     def _fine_tune(
-        self, loaded: Loaded, stage: str, title: str, rows: Sequence[Row], folder: Path
+        self,
+        loaded: Loaded,
+        stage: str,
+        title: str,
+        splits: Sequence[Sequence[Row]],
+        folder: Path,
     ) -> None:
         session, recipe = self.session, self.recipe
         # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
@@ -140,7 +122,7 @@ class FineTuning:
         trainer = _trainer(
             session,
             loaded,
-            rows,
+            splits,
             Optimization(
                 recipe.learning_rate,
                 recipe.schedule,
@@ -179,7 +161,7 @@ def fine_tune_briefly(
     _trainer(
         session,
         loaded,
-        rows,
+        [rows],
         Optimization(recipe.learning_rate, "constant", 0, 0, 1, session.spec.train.micro_batch),
         Checkpoints(Path(os.devnull)),
         stage=stage,
@@ -193,7 +175,7 @@ def fine_tune_briefly(
 def _trainer(
     session: Session,
     loaded: Loaded,
-    rows: Sequence[Row],
+    splits: Sequence[Sequence[Row]],
     optimization: Optimization,
     checkpoints: Checkpoints,
     *,
@@ -204,7 +186,8 @@ def _trainer(
     stop: Callable[[], bool] = lambda: False,
 ) -> Trainer:
     """Plain fine-tuning of a model on rows, about to begin."""
-    items = encode_split(session.encoder(loaded.tokenizer), rows, stage).items
+    encoder = session.encoder(loaded.tokenizer)
+    items = joined([encode(session, encoder, rows, stage).items for rows in splits if rows])
     plan = make_plan(
         forget=len(items),
         retain=0,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unlearn_cli.api.data import Row
 from unlearn_cli.engine.alternates import make_alternates, read_alternates, write_alternates
-from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.checkpoints import Checkpoints
-from unlearn_cli.engine.data import fingerprint
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, salient
 from unlearn_cli.engine.layers import train_only
@@ -23,8 +20,8 @@ from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
+from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
-from unlearn_cli.engine.target import ours_to_make
 from unlearn_cli.engine.train import Trainer
 from unlearn_cli.engine.work import (
     check_reference_size,
@@ -134,23 +131,14 @@ class Unlearning:
                 progress=progress,
             )
 
-        with ours_to_make(session, folder) as missing:
-            if missing:
-                self._make(folder, title, sum(len(r.rows) for r in requests), store)
-            else:
-                session.cached("reference_pass", title)
-        return store(folder, lambda done: None)
+        def make(place: Path) -> None:
+            rows = sum(len(request.rows) for request in requests)
+            with session.stage("reference_pass", title, rows, "rows") as progress:
+                store(place, progress)
 
-    def _make(self, folder: Path, title: str, rows: int, store: Callable[..., Any]) -> None:
-        partial, session = folder.with_name(f"{folder.name}.partial"), self.session
-        if session.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        session.accelerator.wait_for_everyone()
-        with session.stage("reference_pass", title, rows, "rows") as progress:
-            store(partial, progress)
-        if session.accelerator.is_main_process:
-            partial.rename(folder)
-        session.accelerator.wait_for_everyone()
+        if not make_once(session, folder, make):
+            session.cached("reference_pass", title)
+        return store(folder, lambda done: None)
 
     def _ask(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
         """Alternate answers of the model before its first update: those of this run where it has

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Row
-from unlearn_cli.engine.data import EncodedSplit, encode_split, load_alternates
-from unlearn_cli.engine.encode import Encoded, Encoder, whole
+from unlearn_cli.engine.data import load_alternates
+from unlearn_cli.engine.encode import Encoded, Encoder, asked
 from unlearn_cli.engine.gradients import Smoothing
 from unlearn_cli.engine.layers import deepest, find_layers, find_parameters
+from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.engine.lora import check_installed, find_adapted
 from unlearn_cli.engine.method import Needs, inspect_method
 from unlearn_cli.engine.objective import (
@@ -26,7 +28,9 @@ from unlearn_cli.engine.objective import (
 )
 from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.reference import Request
+from unlearn_cli.engine.rows import KeptRows, batches
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.tokens import EncodedSplit, encode, in_arrays, keep_tokens
 from unlearn_cli.engine.train import Optimization
 from unlearn_cli.errors import DataError, RunError, UsageError
 from unlearn_cli.spec.sense import alternates_problem, retain_problem
@@ -42,7 +46,7 @@ class Work:
     method: Any
     needs: Needs
     plan: Plan
-    streams: Mapping[str, list[Encoded]]
+    streams: Mapping[str, Sequence[Encoded]]
     alternates: Alternates | None
     splits: Mapping[str, EncodedSplit]
     choice: Choice
@@ -166,12 +170,12 @@ def prepare(session: Session, encoder: Encoder, model: Any, ask: Ask) -> Work:
             where="[method].retain",
             hint='set data.retain, or method.retain = "none"',
         )
-    splits = {"forget": encode_split(encoder, bundle.forget, "forget")}
+    splits = {"forget": encode(session, encoder, bundle.forget, "forget")}
     if retains:
-        splits["retain"] = encode_split(encoder, bundle.retain, "retain")
-    streams = {name: list(split.items) for name, split in splits.items()}
+        splits["retain"] = encode(session, encoder, bundle.retain, "retain")
+    streams: dict[str, Sequence[Encoded]] = {name: split.items for name, split in splits.items()}
     if spec.method.retain == "kl" and spec.method.kl_positions == "all":
-        streams["retain"] = [whole(item) for item in streams["retain"]]
+        streams["retain"] = splits["retain"].items.whole()
     plan = make_plan(
         forget=len(streams["forget"]),
         retain=len(streams.get("retain", ())),
@@ -190,21 +194,37 @@ def prepare(session: Session, encoder: Encoder, model: Any, ask: Ask) -> Work:
 def _alternates(
     session: Session, encoder: Encoder, plan: Plan, forget: EncodedSplit, ask: Ask
 ) -> Alternates:
-    rows = [forget.rows[k] for k in forget.row]
+    rows = Lazy(forget.row, forget.rows.__getitem__)
     setting = session.spec.data.alternates
     choices = ask(rows) if setting == "model" else load_alternates(setting, rows, Path.cwd())
 
-    def encode(row: int, answer: str) -> Encoded:
-        encoded = encoder.encode(rows[row], answer=answer)
-        if len(encoded) != 1 or rows[row].kind == "text":
-            raise DataError(
-                f"row {rows[row].id} cannot take the alternate answer {answer!r}",
-                where="[data].alternates",
-                hint="alternates need rows with a question or prompt, and answers with a token",
-            )
-        return encoded[0]
+    def encode_pairs(pairs: Sequence[tuple[int, str]]) -> Sequence[Encoded]:
+        parts = _encoded_alternates(encoder, rows, pairs)
+        if not isinstance(forget.rows, KeptRows):
+            return in_arrays([*chain(*parts)])[0]
+        answers = choices if setting == "model" else choices[0]  # else the rows have them, or all
+        draws = (session.spec.seed, session.spec.train.batch_size, len(plan.steps))
+        decisive = (encoder.fingerprint, forget.rows.fingerprint, answers, draws)
+        return keep_tokens(session, decisive, "alternates", len(pairs), parts)[0]
 
-    return Alternates(plan, choices, encode)
+    return Alternates(plan, choices, encode_pairs)
+
+
+def _encoded_alternates(
+    encoder: Encoder, rows: Sequence[Row], pairs: Sequence[tuple[int, str]]
+) -> Iterator[list[list[Encoded]]]:
+    """Forget rows with other answers, some at a time."""
+    with_them = Lazy(range(len(pairs)), lambda k: asked(rows[pairs[k][0]], pairs[k][1]))
+    for part in batches(with_them):
+        encoded = encoder.encode_many(part)
+        for row, items in zip(part, encoded, strict=True):
+            if len(items) != 1 or row.kind == "text":
+                raise DataError(
+                    f"row {row.id} cannot take the alternate answer {row.answer!r}",
+                    where="[data].alternates",
+                    hint="alternates need rows with a question or prompt, and answers with a token",
+                )
+        yield encoded
 
 
 def optimization(spec: Spec) -> Optimization:

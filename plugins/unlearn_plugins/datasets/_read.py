@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,35 +22,83 @@ class Record:
     values: Mapping[str, Any]
 
 
-def read(path: Path) -> list[Record]:
-    """The records of one file, at least one.
+@dataclass(frozen=True)
+class Records(Iterable[Record]):
+    """The records of one file, at least one, read anew whenever they are gone through.
 
-    Args:
-        path: a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.txt` file. JSON is a list of
-            objects, a list of strings (the column `text`) or an object of columns; a text file is
-            one record, `text`, blank lines kept.
+    A `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.txt` file. JSON is a list of objects, a
+    list of strings (the column `text`) or an object of columns; a text file is one record, `text`,
+    blank lines kept. All but `.json` and `.txt` are read without holding the file in memory.
 
     Raises:
         DataError: missing, unreadable, not UTF-8, broken at some line, or without a row.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError("this kind of file is not read", where=str(path), hint=f"use {known()}")
-    try:
-        records = list(reader(path))
-    except FileNotFoundError:
-        raise DataError("no such file", where=str(path), hint="check the path") from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    if not records:
-        raise DataError("has no rows", where=str(path), hint="give at least one")
-    return records
+
+    path: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.path]
+
+    @property
+    def form(self) -> str:
+        """How it is read."""
+        return self.path.suffix.lower()
+
+    def __iter__(self) -> Iterator[Record]:
+        path, any_yet = self.path, False
+        reader = READERS.get(path.suffix.lower())
+        if reader is None:
+            hint = f"use {known()}"
+            raise DataError("this kind of file is not read", where=str(path), hint=hint)
+        try:
+            for record in reader(path):
+                any_yet = True
+                yield record
+        except FileNotFoundError:
+            raise DataError("no such file", where=str(path), hint="check the path") from None
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+        except UnicodeDecodeError:
+            read_text(path)  # says where
+            raise
+        if not any_yet:
+            raise DataError("has no rows", where=str(path), hint="give at least one")
 
 
-def read_hub(
+def read(path: Path) -> list[Record]:
+    """`Records`, in memory."""
+    return list(Records(path))
+
+
+@dataclass(frozen=True)
+class HubRecords(Iterable[Record]):
+    """The records of a hub data set, or of a folder that `datasets.load_dataset` can read."""
+
+    name: str
+    data: Any
+    """`datasets.Dataset`, memory-mapped."""
+
+    def __iter__(self) -> Iterator[Record]:
+        for number, row in enumerate(self.data, 1):
+            yield Record(f"{self.name}, row {number}", dict(row))
+
+    @property
+    def files(self) -> list[Path]:
+        """The Arrow files that hold it, perhaps among others."""
+        return [Path(file["filename"]) for file in self.data.cache_files]
+
+    @property
+    def form(self) -> str:
+        """Which part of the files it is."""
+        return f"{self.name}, {len(self.data)} rows"
+
+
+def open_hub(
     path: str, config: str | None = None, split: str = "train", revision: str | None = None
-) -> list[Record]:
-    """The records of a hub data set, or of a folder that `datasets.load_dataset` can read.
+) -> HubRecords:
+    """Load a data set from the hub or a folder.
 
     Honours Hugging Face's environment variables (`HF_HOME`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`).
 
@@ -69,7 +116,14 @@ def read_hub(
         raise DataError(f"cannot be loaded: {reason}", where=name, hint=HUB_HINT) from error
     if not len(found):
         raise DataError("has no rows", where=name, hint="choose another split")
-    return [Record(f"{name}, row {number}", dict(row)) for number, row in enumerate(found, 1)]
+    return HubRecords(name, found)
+
+
+def read_hub(
+    path: str, config: str | None = None, split: str = "train", revision: str | None = None
+) -> list[Record]:
+    """`open_hub`, in memory."""
+    return list(open_hub(path, config, split, revision))
 
 
 HUB_HINT = (
@@ -137,11 +191,11 @@ def read_text(path: Path) -> str:
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
-    # Not splitlines(): it also cuts at U+2028 and its kin, which may stand inside a JSON string.
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            yield Record(where, _object(_parse(line, path, number), where))
+    with path.open(encoding="utf-8-sig", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield Record(where, _object(_parse(line.rstrip("\n"), path, number), where))
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -192,14 +246,16 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def _csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
     csv.field_size_limit(2**31 - 1)  # the default refuses texts over 128 KiB
     # A reader that is told newline="" keeps line breaks inside quoted fields as they are.
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = next(lines, [])
-        for values in lines:
-            if values:
-                yield Record(f"{path}:{lines.line_num}", _fields(header, values, path, lines))
-    except csv.Error as error:
-        raise DataError(f"broken table: {error}", where=f"{path}:{lines.line_num}") from None
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        lines = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            header = next(lines, [])
+            for values in lines:
+                if values:
+                    yield Record(f"{path}:{lines.line_num}", _fields(header, values, path, lines))
+        except csv.Error as error:
+            where = f"{path}:{lines.line_num}"
+            raise DataError(f"broken table: {error}", where=where) from None
 
 
 def _fields(header: Sequence[str], values: Sequence[str], path: Path, lines: Any) -> dict[str, str]:
@@ -220,12 +276,15 @@ def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow
     from pyarrow import parquet
 
+    number = 0
     try:
-        rows = parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Record(f"{path}, row {number}", row)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"is no parquet file: {error}", where=str(path)) from None
-    for number, row in enumerate(rows, 1):
-        yield Record(f"{path}, row {number}", row)
 
 
 def _txt(path: Path) -> Iterator[Record]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Literal, NoReturn
 
 from unlearn_cli.api.data import Message, Row
 from unlearn_cli.errors import DataError
@@ -53,16 +55,44 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows, and the columns that they came from: part -> column."""
+class Rows(Iterable[Row]):
+    """Rows, made anew whenever they are gone through; `columns` tells part -> column."""
 
-    rows: tuple[Row, ...]
+    records: Iterable[Record]
+    parts: Columns
     columns: Mapping[str, str]
     kind: Kind
 
+    def __iter__(self) -> Iterator[Row]:
+        make, ids = MAKERS[self.kind], _Ids()
+        for index, record in enumerate(self.records):
+            row = make(self._cells(record), str(index))
+            ids.add(row.id)
+            yield row
+        if (again := ids.first_repeated()) is not None:
+            self._refuse(again)
+
+    def _cells(self, record: Record) -> _Cells:
+        return _Cells(record, self.columns, self.parts)
+
+    def _refuse(self, again: int) -> NoReturn:
+        """Say of which row an id is the second."""
+        named = [
+            (self._cells(record).name(str(index)), record.where)
+            for index, record in enumerate(islice(self.records, again + 1))
+        ]
+        name, where = named.pop()
+        what = f"id '{name}' is taken by {dict(reversed(named))[name]}"
+        raise DataError(what, where=where, hint="give every row its own id")
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All of them."""
+        return tuple(self)
+
 
 def make_rows(
-    records: Sequence[Record],
+    records: Iterable[Record],
     columns: Columns,
     kind: Literal["auto"] | Kind = "auto",
     *,
@@ -71,24 +101,20 @@ def make_rows(
     """Rows from records (at least one), in their order; a row without an id gets its index.
 
     Args:
-        records: as read.
+        records: as read; they are gone through more than once.
         columns: what each part is called.
         kind: of the rows.
         settable: whether the data set has options for the columns, which complaints then name.
 
     Raises:
-        DataError: a column is missing, a value is empty or of another type, an id comes twice;
-            names the file, the line or row, and the column.
+        DataError: a column is missing; also, when the rows are gone through, a value is empty or
+            of another type, an id comes twice; names the file, the line or row, and the column.
     """
     found = list(dict.fromkeys(name for record in records for name in record.values))
-    chosen = _detect(records[0], found, columns) if kind == "auto" else kind
-    parts = _present(chosen, found, columns, records[0], settable=settable)
-    make = MAKERS[chosen]
-    rows = tuple(
-        make(_Cells(record, parts, columns), str(index)) for index, record in enumerate(records)
-    )
-    _check_ids(rows, records)
-    return Rows(rows, parts, chosen)
+    first = next(iter(records))
+    chosen = _detect(first, found, columns) if kind == "auto" else kind
+    parts = _present(chosen, found, columns, first, settable=settable)
+    return Rows(records, columns, parts, chosen)
 
 
 def _detect(first: Record, found: Sequence[str], columns: Columns) -> Kind:
@@ -252,13 +278,23 @@ MAKERS: Mapping[Kind, Callable[[_Cells, str], Row]] = {
 }
 
 
-def _check_ids(rows: Sequence[Row], records: Sequence[Record]) -> None:
-    first: dict[str, str] = {}
-    for row, record in zip(rows, records, strict=True):
-        if row.id in first:
-            what = f"id '{row.id}' is taken by {first[row.id]}"
-            raise DataError(what, where=record.where, hint="give every row its own id")
-        first[row.id] = record.where
+class _Ids:
+    """The ids of rows, as hashes: a million take 16 MB."""
+
+    def __init__(self) -> None:
+        self._hashes = bytearray()
+
+    def add(self, name: str) -> None:
+        self._hashes += blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def first_repeated(self) -> int | None:
+        """The first place whose id stands at an earlier one."""
+        import numpy as np
+
+        hashes = np.frombuffer(self._hashes, "S16")
+        first = np.unique(hashes, return_index=True)[1]
+        later = np.delete(np.arange(len(hashes)), first)
+        return int(later[0]) if len(later) else None
 
 
 def _quoted(names: Sequence[str]) -> str:

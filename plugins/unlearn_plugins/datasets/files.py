@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from unlearn_cli.api.data import Bundle, DataContext, Location
+from unlearn_cli.api.data import Bundle, DataContext, Location, Reading, Split
 from unlearn_cli.errors import DataError
-from unlearn_plugins.datasets._read import Record, is_hub_id, known, read, read_hub
-from unlearn_plugins.datasets._rows import Columns, Rows, make_rows
+from unlearn_plugins.datasets._read import HubRecords, Records, is_hub_id, known, open_hub
+from unlearn_plugins.datasets._rows import Columns, make_rows
 
 HUB_KEYS = ("path", "config", "split", "revision")
+Source: TypeAlias = "Records | HubRecords"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Files:
         columns = Columns(**{part.name: getattr(self, part.name) for part in fields(Columns)})
         sources = {"forget": self.forget, "retain": self.retain, "holdout": self.holdout}
         splits = {
-            name: make_rows(read_source(source, context.base), columns, self.kind)
+            name: self._split(open_source(source, context.base), columns, context)
             for name, source in sources.items()
             if source is not None
         }
@@ -71,21 +72,34 @@ class Files:
             forget=rows["forget"],
             retain=rows.get("retain", ()),
             holdout=rows.get("holdout", ()),
-            columns=_describe(splits),
+            columns={
+                f"{name}.{part}": column
+                for name, split in splits.items()
+                for part, column in split.columns.items()
+            },
         )
 
+    def _split(
+        self, records: Records | HubRecords, columns: Columns, context: DataContext
+    ) -> Split:
+        def read() -> Reading:
+            found = make_rows(records, columns, self.kind)
+            return Reading(found, {"kind": found.kind, **found.columns})
 
-def read_source(source: str | dict[str, str], base: Path) -> list[Record]:
+        return context.keep(read, records.files, [asdict(columns), self.kind, records.form])
+
+
+def open_source(source: str | dict[str, str], base: Path) -> Source:
     """The records of one split, from a file, a folder or the hub."""
     hub = {"path": source} if isinstance(source, str) else source
     _check_keys(hub)
     path = (base / Path(hub["path"]).expanduser()).absolute()
     if path.is_file():
-        return read(path)
+        return Records(path)
     if path.is_dir():
-        return read_hub(**{**hub, "path": str(path)})
+        return open_hub(**{**hub, "path": str(path)})
     if is_hub_id(hub["path"]):
-        return read_hub(**hub)
+        return open_hub(**hub)
     what = "no such file or folder, and no hub id"
     raise DataError(what, where=str(path), hint=f"give a file ({known()}) or owner/name")
 
@@ -95,10 +109,3 @@ def _check_keys(hub: dict[str, str]) -> None:
     if unknown or "path" not in hub:
         what = f"unknown key '{unknown[0]}'" if unknown else "no path"
         raise DataError(f"{what} in {hub}", hint="use path, config, split and revision")
-
-
-def _describe(splits: dict[str, Rows]) -> dict[str, str]:
-    found = {f"{name}.kind": str(split.kind) for name, split in splits.items()}
-    for name, split in splits.items():
-        found |= {f"{name}.{part}": column for part, column in split.columns.items()}
-    return found

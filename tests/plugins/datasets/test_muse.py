@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def load(folder: Path, **options: Any) -> Bundle:
     return MUSE(path=str(folder), **options).load(DataContext(seed=0, base=Path()))
 
 
-def texts(rows: tuple[Row, ...]) -> list[str]:
+def texts(rows: Sequence[Row]) -> list[str]:
     return [row.answer for row in rows]
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import chain
 from math import gcd
 from pathlib import Path
@@ -37,7 +38,7 @@ def everybody() -> set[str]:
     return {f"{given} {surname}" for given in GIVEN_NAMES for surname in SURNAMES}
 
 
-def named(rows: tuple[Row, ...]) -> set[str]:
+def named(rows: Iterable[Row]) -> set[str]:
     """Every full name that the rows ask about."""
     text = " ".join(row.question for row in rows)
     return {name for name in everybody() if name in text}
@@ -141,7 +142,7 @@ def test_ids_are_unique(seed: int) -> None:
 def test_there_are_names_for_as_many_people_as_the_options_allow() -> None:
     """24 + 60 + 16 people, the most of each, find 100 different names."""
     bundle = load(forget_people=24, retain_people=60, holdout_people=16, questions=1)
-    assert len(named(bundle.forget + bundle.retain + bundle.holdout)) == 100
+    assert len(named(chain(bundle.forget, bundle.retain, bundle.holdout))) == 100
 
 
 def test_name_lists_have_no_common_factor() -> None:
