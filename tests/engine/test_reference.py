@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from unlearn_cli.engine import reference
 from unlearn_cli.engine.forward import Scorer
@@ -26,7 +27,7 @@ def test_rows_go_through_memory_a_batch_at_a_time_and_are_found_by_their_number(
     that row alone."""
     handed: list[int] = []
     done: list[int] = []
-    hand_over = reference.gather_object
+    hand_over = gather_object
 
     def watched(scored: list[Any]) -> Any:
         handed.append(len(scored))

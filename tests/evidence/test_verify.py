@@ -174,7 +174,7 @@ def test_rows(run: RunFolder, tmp_path: Path, monkeypatch: Any, call: Call) -> N
     not certified."""
     from unlearn_plugins.datasets.files import Files
 
-    from unlearn_cli.engine.data import fingerprint
+    from unlearn_cli.engine.rows import fingerprint
     from unlearn_cli.evidence import statement
 
     monkeypatch.chdir(tmp_path)

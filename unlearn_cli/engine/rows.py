@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearn_cli.api.data import Message, Reading, Row, Split, in_memory
-from unlearn_cli.engine.arrays import ArrayWriter, is_whole, read_arrays, read_index, sha256
+from unlearn_cli.engine.arrays import ArrayWriter, is_whole, read_arrays, read_index
 from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.environment import versions
+from unlearn_cli.files import sha256
 
 if TYPE_CHECKING:
     from unlearn_cli.engine.session import Session

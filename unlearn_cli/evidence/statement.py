@@ -83,7 +83,7 @@ def forget_rows(run: RunFolder) -> tuple[Row, ...]:
     """
     from unlearn_cli import catalog
     from unlearn_cli.api.data import DataContext
-    from unlearn_cli.engine.data import fingerprint
+    from unlearn_cli.engine.rows import fingerprint
     from unlearn_cli.spec.load import load_spec
 
     spec = load_spec(str(run.spec))
