@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from unlearn_cli.engine import reference
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.reference import Request, make_store
 from unlearn_cli.testing import made_up_rows, tiny_model
@@ -27,13 +26,12 @@ def test_rows_go_through_memory_a_batch_at_a_time_and_are_found_by_their_number(
     that row alone."""
     handed: list[int] = []
     done: list[int] = []
-    hand_over = gather_object
 
     def watched(scored: list[Any]) -> Any:
         handed.append(len(scored))
-        return hand_over(scored)
+        return gather_object(scored)
 
-    monkeypatch.setattr(reference, "gather_object", watched)
+    monkeypatch.setattr("unlearn_cli.engine.reference.gather_object", watched)
     scorer = Scorer(tiny_model())
     request = Request("forget", ITEMS, DRAWN, logits=True)
     store = make_store(
