@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": ("unlearn_cli.cli.sweep:sweep", "Run a spec many times over, and compare."),
     "meta": ("unlearn_cli.cli.meta:meta", "Score the metrics themselves, on finished runs."),
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again, or of several."),
+    "profile": ("unlearn_cli.cli.profile:profile", "Print the file of a profile, for accelerate."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
     "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),

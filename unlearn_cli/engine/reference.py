@@ -26,6 +26,7 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, at_least_float32
 from unlearn_cli.engine.models import writing
+from unlearn_cli.engine.sharding import dealt, whole
 from unlearn_cli.errors import RunError
 
 Arrays = dict[str, Any]
@@ -91,7 +92,8 @@ class FrozenHead(nn.Module):
 
 
 def _frozen(parameter: Tensor) -> Tensor:
-    return parameter.detach().clone() if parameter.requires_grad else parameter.detach()
+    now = whole(parameter.detach())
+    return now.clone() if parameter.requires_grad else now
 
 
 class ReferenceStore:
@@ -198,9 +200,8 @@ def _make_stream(
 ) -> None:
     by_length = sorted(request.rows, key=lambda row: len(request.items[row].input_ids))
     batches = [by_length[i : i + micro_batch] for i in range(0, len(by_length), micro_batch)]
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
     scored: dict[int, Arrays] = {}
-    for rows in mine:
+    for rows, ours in dealt(batches, accelerator.num_processes, accelerator.process_index):
         items = [request.items[row] for row in rows]
         with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
             found = (
@@ -208,7 +209,8 @@ def _make_stream(
                 if request.layers
                 else _scores(scorer, items, head if request.logits else None)
             )
-        scored |= zip(rows, found, strict=True)
+        if ours:
+            scored |= zip(rows, found, strict=True)
     gathered: dict[int, Arrays] = dict(gather_object(list(scored.items())))
     if accelerator.is_main_process:
         _write_stream(folder, request, gathered)

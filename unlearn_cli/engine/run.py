@@ -142,6 +142,8 @@ def _logged(session: Session, folder: RunFolder, listener: Listener) -> Iterator
                 accelerator.num_processes,
             )
         )
+        if session.sharded:
+            session.emit(Notice("each process holds a part of the model"))
         resume_with = f"resume with: unlearn run {folder.spec} --resume"
         try:
             yield
@@ -210,8 +212,8 @@ class Run:
                 "(bfloat16 rounds small updates away)",
             )
         after = self._final_evaluation(loaded, end_hash, step)
-        if self.session.accelerator.is_main_process:
-            save_model(loaded.model, loaded.tokenizer, self.folder.model)
+        main = self.session.accelerator.is_main_process
+        save_model(loaded.model, loaded.tokenizer, self.folder.model, main=main)
         return self._finish(after, end_hash, time.perf_counter() - started)
 
     def _check_patterns(self) -> None:

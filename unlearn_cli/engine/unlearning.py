@@ -24,6 +24,7 @@ from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.sharding import change_weight, whole
 from unlearn_cli.engine.target import ours_to_make
 from unlearn_cli.engine.train import Trainer
 from unlearn_cli.engine.work import (
@@ -96,8 +97,8 @@ class Unlearning:
         before = dict(unchanged.model.named_parameters())
         after = dict(self.loaded.model.named_parameters())
         for name in self.work.choice.parameters:
-            edited = self.work.method.edit(before[name].float(), after[name].float())
-            after[name].copy_(edited)
+            old, edit = whole(before[name].detach()).float(), self.work.method.edit
+            change_weight(after[name], lambda new, old=old, edit=edit: edit(old, new.float()))  # type: ignore[misc]
 
     def _stores(self) -> dict[str, ReferenceStore]:
         """What the terms need of other models than the one in training."""
