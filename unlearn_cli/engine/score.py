@@ -21,9 +21,9 @@ from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe,
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
-from unlearn_cli.engine.lora import own_parameters
+from unlearn_cli.engine.gradient_norms import gradient_norms
 from unlearn_cli.engine.memory import give_back, ran_out
-from unlearn_cli.engine.sharding import dealt, is_sharded, whole
+from unlearn_cli.engine.sharding import dealt, is_sharded
 from unlearn_cli.errors import RunError
 
 POSITIONS = 256
@@ -139,7 +139,7 @@ def score_probes(
             )
     # Processes of a sharded model add up their gradients, so all of them take the same row.
     work = replace(work, alike=work.sharded)
-    work.share(memo.gradients, _length, lambda items: _gradient_norms(scorer, items), 1)
+    work.share(memo.gradients, _length, lambda items: gradient_norms(scorer, items), 1)
     return [_scored_row(plan, memo) for plan in plans]
 
 
@@ -323,38 +323,6 @@ def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     logp = logits.double().log_softmax(-1)
     expected = (logp.exp() * logp).sum(-1)
     return expected, (logp.exp() * (logp - expected[:, None]).square()).sum(-1).sqrt()
-
-
-def _gradient_norms(scorer: Any, items: list[Encoded]) -> list[float]:
-    """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
-
-    All tensors of the model itself, whatever is trained; nothing is left in their `.grad`."""
-    parameters = own_parameters(scorer.model)
-    trained = [parameter.requires_grad for parameter in parameters]
-    norms = []
-    with evaluating(scorer), torch.enable_grad():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for item in items:
-            loss = -scorer([item]).token_logp.mean()
-            found = [whole(gradient.norm()) for gradient in _gradients(loss, scorer, parameters)]
-            norms.append(float(torch.stack(found).mean()))
-        for parameter, was in zip(parameters, trained, strict=True):
-            parameter.requires_grad_(was)
-    return norms
-
-
-def _gradients(
-    loss: torch.Tensor, scorer: Any, parameters: Sequence[torch.nn.Parameter]
-) -> list[torch.Tensor]:
-    """Of the parameters that the loss depends on."""
-    if is_sharded(scorer.model):  # the parts of a gradient exist only where `backward` puts them
-        loss.backward()  # type: ignore[no-untyped-call]
-        found: Sequence[torch.Tensor | None] = [parameter.grad for parameter in parameters]
-        scorer.zero_grad()
-    else:
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [gradient for gradient in found if gradient is not None]
 
 
 def _answer(

@@ -71,8 +71,8 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 def shard_added(modules: Collection[nn.Module], there: Collection[nn.Parameter]) -> None:
     """Shard what came into a sharded model: the parameters of `modules` that were not there."""
+    mesh: Any = next(iter(there))
     for module in modules:
-        mesh: Any = next(iter(there))
         fully_shard(module, mesh=mesh.device_mesh, ignored_params=set(there))
         _always_in_parts(module)
 
@@ -172,7 +172,7 @@ def one_after_another(make: Callable[[], T], *, wanted: bool) -> T:
     if not wanted:
         return make()
     state, made = PartialState(), list[T]()
-    for turn in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):
+    for turn in range(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))):
         if turn == state.local_process_index:
             made.append(make())
         state.wait_for_everyone()
