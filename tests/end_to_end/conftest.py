@@ -93,15 +93,17 @@ class Workplace:
         """`unlearn ARGS` in a process of its own."""
         return finish(self.start(*args, **options))
 
-    def launch(self, *args: str) -> Outcome:
-        """`accelerate launch -m unlearn_cli ARGS` with two processes.
+    def launch(self, *args: str, profile: str) -> Outcome:
+        """`accelerate launch -m unlearn_cli ARGS` with two processes and the file of a profile."""
+        file = self.unlearn("profile", profile).out.strip()
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file]
+        count = ["--num_processes", "2", "--main_process_port", "0"]
+        return finish(self._start([*launcher, *count, "-m", "unlearn_cli", *args]))
 
-        `--cpu` would make it start a single one; `--multi_gpu` picks the launcher, not the device.
-        """
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-        count = ["--num_processes", "2", "--num_machines", "1"]
-        cpu = {"ACCELERATE_USE_CPU": "true"}
-        return finish(self._start([*launcher, *count, "-m", "unlearn_cli", *args], cpu))
+    def torchrun(self, *args: str) -> Outcome:
+        """`torchrun -m unlearn_cli ARGS` with two processes."""
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return finish(self._start([*launcher, "--nproc-per-node=2", "-m", "unlearn_cli", *args]))
 
     def _start(
         self, command: list[str], extra: Mapping[str, str] | None = None, **options: Any
@@ -147,9 +149,9 @@ def steps(run: Path) -> list[int]:
     return [entry["step"] for entry in events(run, "StepDone") if entry["stage"] == "train"]
 
 
-def evaluation(run: Path, place: str) -> dict[str, Any]:
+def evaluation(run: Path, place: str, evaluator: str = "tofu") -> dict[str, Any]:
     """A stored evaluation of a run."""
-    text = (run / "evaluations" / place / "tofu.json").read_text("utf-8")
+    text = (run / "evaluations" / place / f"{evaluator}.json").read_text("utf-8")
     parsed: dict[str, Any] = json.loads(text)
     return parsed
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.end_to_end.conftest import Outcome, Workplace, evaluation, events, finish, steps
+from tests.end_to_end.conftest import Here, Outcome, Workplace, evaluation, events, finish, steps
 
 pytestmark = pytest.mark.slow
 STEPS, RATE = 4, 1e-4  # as in the spec
@@ -28,15 +30,21 @@ def assert_as_one(run: Path, one: Path) -> None:
     in its last bits. Adam divides it by its own size, and so may turn a rounding error of a
     gradient near 0 into any step up to the learning rate: a weight may be off by 2 x rate x steps
     at worst, and hardly any is: the mean must stay a hundred times smaller than one update."""
-    import torch
-
-    expected, found = tensors(one), tensors(run)
-    off = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected])
-    assert off.max() <= 2 * RATE * STEPS
-    assert off.mean() <= RATE / 100
+    assert_close(tensors(run), tensors(one), steps=STEPS)
     assert steps(run) == steps(one)
     for place in ("step-0", f"step-{STEPS}"):
         assert_same_rows(evaluation(run, place), evaluation(one, place))
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any], *, steps: int) -> None:
+    """Weights after as many steps, within float tolerance as above."""
+    import torch
+
+    assert found.keys() == expected.keys()
+    assert all(found[name].dtype == expected[name].dtype for name in expected)
+    off = torch.cat([(found[name] - expected[name]).abs().flatten() for name in expected])
+    assert off.max() <= 2 * RATE * steps
+    assert off.mean() <= RATE / 100
 
 
 def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -49,40 +57,169 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
             assert rows[name][metric] == pytest.approx(values, abs=1e-4)
 
 
-@pytest.mark.parametrize("way", ["--processes", "accelerate launch"])
+WAYS = [
+    ("processes", "ddp"),
+    ("processes", "fsdp2"),
+    ("accelerate", "fsdp2"),
+    ("torchrun", "ddp"),
+]
+
+
+def is_shared(run: Path, profile: str) -> bool:
+    """Whether a run went on two processes, as a profile says: with half the model each, or not."""
+    halves = "each process holds a part of the model"
+    told = [notice["text"] for notice in events(run, "Notice")]
+    on_two = events(run, "RunStarted")[0]["processes"] == 2
+    return on_two and (halves in told) == (profile == "fsdp2")
+
+
+@pytest.mark.parametrize(("way", "profile"), WAYS)
 def test_two_processes_give_what_one_gives(
-    finished: tuple[Workplace, Outcome, Path], way: str
+    finished: tuple[Workplace, Outcome, Path], way: str, profile: str
 ) -> None:
-    """Target and reference from the cache, then reference pass, training and evaluation on two:
-    same weights and the same value for every row, and one log, one table, one report."""
+    """Target and reference from the cache, then reference pass, training and evaluation on two,
+    each with the whole model or half of it: same weights and the same value for every row, and one
+    log, one table, one report."""
     place, _, one = finished
-    name = way.strip("-").replace(" ", "-")
+    name = f"{way}-{profile}"
     options = ("run", "spec.toml", "--name", name)
-    outcome = (
-        place.unlearn(*options, "--processes", "2")
-        if way == "--processes"
-        else place.launch(*options)
-    )
+    start = {
+        "processes": lambda: place.unlearn(*options, "--processes", "2", "--profile", profile),
+        "accelerate": lambda: place.launch(*options, profile=profile),
+        "torchrun": lambda: place.torchrun(*options, "--profile", profile),
+    }
+    outcome = start[way]()
     assert outcome.code == 0, outcome.err
     run = place.run_folder(name)
-    assert events(run, "RunStarted")[0]["processes"] == 2
+    assert is_shared(run, profile)
     assert outcome.out.count("Verdict: ") == 1
     assert_as_one(run, one)
 
 
-def test_a_term_that_does_not_reach_every_parameter_goes_with_two_processes(
-    finished: tuple[Workplace, Outcome, Path],
+EVERYTHING = """
+[[evaluate]]
+evaluator = "quantize"
+
+[[evaluate]]
+evaluator = "relearn"
+steps = 1
+share = 1.0
+learning_rate = 1e-4
+
+[[evaluate]]
+evaluator = "qa"
+row_metrics = ["gradient_norm", "min_k_plus_plus"]
+attacks = false
+"""
+PARTS = {
+    # RMU reads the second of three blocks, its retain term all of them, and the forget gradient is
+    # taken uphill.
+    "rmu": (
+        "method.name=rmu",
+        "method.layer=*.layers.1",
+        "method.parameters=['*']",
+        "method.retain=nll",
+        "method.alpha=1",
+        "method.gamma=1",
+        "wrap.sam_rho=0.01",
+    ),
+    # The reference keeps hidden states; noise and a choice of parameters around.
+    "kl": (
+        "method.name=npo",
+        "method.retain=kl",
+        "wrap.noise_sigma=0.001",
+        "wrap.saliency=0.5",
+        "train.max_grad_norm=0.1",
+    ),
+    "edit": ("method.name=task_vector",),
+    "lora": ("lora.rank=4", "lora.merge=true", "train.activation_checkpointing=true"),
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "profiles"),
+    [("rmu", ("ddp", "fsdp2")), *((part, ("fsdp2",)) for part in ("kl", "edit", "lora"))],
+)
+def test_every_part_of_the_engine_goes_with_two_processes(
+    place: Workplace, here: Here, part: str, profiles: tuple[str, ...]
 ) -> None:
-    """RMU reads the second of three blocks, its retain term all of them, and the forget gradient is
-    taken uphill: two processes agree on the way up and on the weights."""
-    place = finished[0]
-    settings = ("method.name=rmu", "method.layer=*.layers.1", "method.parameters=['*']")
-    wraps = ("method.retain=nll", "method.alpha=1", "method.gamma=1", "wrap.sam_rho=0.01")
-    options = [part for setting in (*settings, *wraps) for part in ("--set", setting)]
-    for name, processes in (("sharp-1", ()), ("sharp-2", ("--processes", "2"))):
-        outcome = place.unlearn("run", "spec.toml", *options, "--name", name, *processes)
+    """Terms that do not reach every parameter, stored hidden states, clipping, an edit, an adapter
+    with recomputed activations; stress tests, and the gradient of each row."""
+    if part == "lora":
+        pytest.importorskip("peft", reason="the extra lora is not installed")
+    with place.spec.open("a", encoding="utf-8") as spec:
+        spec.write(EVERYTHING)
+    options = ["run", "spec.toml"]
+    options += [word for setting in PARTS[part] for word in ("--set", setting)]
+    assert here(*options).code == 0
+    for profile in profiles:
+        shared = ("--name", profile, "--processes", "2", "--profile", profile)
+        outcome = place.unlearn(*options, *shared)
         assert outcome.code == 0, outcome.err
-    assert_as_one(place.run_folder("sharp-2"), place.run_folder("sharp-1"))
+        one, two = place.run_folder("tiny"), place.run_folder(profile)
+        assert is_shared(two, profile)
+        assert_as_one(two, one)
+        for name in ("quantize", "relearn", "qa"):
+            found, expected = (evaluation(run, f"step-{STEPS}", name) for run in (two, one))
+            assert_same_rows(found, expected)
+
+
+HARNESS = "evaluate=[{evaluator='lm_eval', tasks=['letters']}]"
+LONGER = ("train.steps=8", "checkpoints.every=2", "checkpoints.keep=4")
+
+
+def test_a_run_resumes_on_other_processes_and_another_profile(place: Workplace, here: Here) -> None:
+    """Begun on one process; then two with the whole model each, two with half of it, and one go on
+    from the checkpoints of those before them: the same weights to float tolerance."""
+    options = ["run", "spec.toml"]
+    options += [word for setting in LONGER for word in ("--set", setting)]
+    assert here(*options).code == 0
+    run = place.run_folder("tiny")
+    undisturbed = tensors(run)
+    two = ("--processes", "2", "--profile")
+    for step, others in ((2, (*two, "ddp")), (4, (*two, "fsdp2")), (6, ())):
+        forget_after(run, step)
+        outcome = place.unlearn(*options, "--resume", *others)
+        assert outcome.code == 0, outcome.err
+        assert f"resumed from the checkpoint of step {step}" in outcome.err
+        assert steps(run) == list(range(1, 9))
+        assert_close(tensors(run), undisturbed, steps=8)
+
+
+def forget_after(run: Path, step: int) -> None:
+    """Leave a finished run as if it had been killed right after the checkpoint of a step."""
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+    shutil.rmtree(run / "model")
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    (run / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (("lora.rank=2", "lora.dora=true"), "[lora].dora"),
+        (("train.micro_batch=auto",), "[train].micro_batch"),
+        ((HARNESS,), "lm_eval"),
+    ],
+)
+def test_what_does_not_go_with_a_sharded_model_is_refused_in_a_line(
+    finished: tuple[Workplace, Outcome, Path], setting: tuple[str, ...], told: str
+) -> None:
+    """Before anything is computed; it names what would work."""
+    pytest.importorskip(
+        "lm_eval" if setting == (HARNESS,) else "peft", reason="an extra is missing"
+    )
+    options = [word for one in setting for word in ("--set", one)]
+    outcome = finished[0].unlearn(
+        *("run", "spec.toml", "--name", "refused", *options),
+        *("--processes", "2", "--profile", "fsdp2"),
+    )
+    assert outcome.code == 2
+    (line,) = outcome.errors
+    assert told in line
+    assert "--profile ddp" in line
 
 
 def test_an_error_on_two_processes_is_still_one_line(
@@ -110,6 +247,25 @@ def test_ctrl_c_on_two_processes_leaves_a_checkpoint_and_says_how_to_resume(
     assert line.endswith(f"resume with: unlearn run {run / 'spec.toml'} --resume")
     assert "Traceback" not in outcome.err
     assert (run / "checkpoints" / f"step-{steps(run)[-1]}" / "hashes.json").is_file()
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_when_a_process_dies_the_others_stop(
+    place: Workplace, finished: tuple[Workplace, Outcome, Path], dies: int
+) -> None:
+    """Killed, as by the system when memory runs out: within a minute all have ended, with the code
+    of that signal and one line that says which."""
+    process = place.start("run", "spec.toml", "--set", "train.steps=100000", "--processes", "2")
+    workers = psutil.Process(process.pid)
+    while process.poll() is None and not steps(place.run_folder("tiny")):
+        time.sleep(0.01)
+    started = {child.environ().get("RANK"): child for child in workers.children()}
+    started[str(dies)].kill()
+    process.wait(timeout=60)
+    outcome = finish(process)
+    assert outcome.code == 128 + signal.SIGKILL
+    assert f"error: process {dies} was ended by signal 9" in outcome.errors
+    assert not any(child.is_running() for child in started.values())
 
 
 TASK = """

@@ -182,6 +182,10 @@ class Evaluator(Protocol):
         ...
 
 
+def _change_weight(parameter: Any, make: Callable[[Any], Any]) -> None:
+    parameter.detach().copy_(make(parameter.detach()))
+
+
 @dataclass(frozen=True)
 class Subject:
     """A loaded model about to be measured or changed, with what belongs to it."""
@@ -195,6 +199,9 @@ class Subject:
     """Fine-tune the model in place on rows, on all processes: token mean of -log p, AdamW."""
     batch_size: int = 16
     """Rows in one forward pass of one process, as the spec says."""
+    change_weight: Callable[[Any, Callable[[Any], Any]], None] = _change_weight
+    """Make of a parameter what a function makes of its value: the whole one, also where the
+    processes hold parts of it. All processes must call this, with the same function."""
 
 
 @dataclass(frozen=True)

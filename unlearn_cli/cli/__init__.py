@@ -33,6 +33,7 @@ COMMANDS = {
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again, or of several."),
     "certify": ("unlearn_cli.cli.evidence:certify", "Write evidence of a run: hashes, signed."),
     "verify": ("unlearn_cli.cli.evidence:verify", "Hold evidence against the run folder."),
+    "profile": ("unlearn_cli.cli.profile:profile", "Print the file of a profile, for accelerate."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
     "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),

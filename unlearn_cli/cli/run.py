@@ -8,6 +8,7 @@ import sys
 import click
 
 from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
+from unlearn_cli.profiles import choose, names
 
 
 @click.command()
@@ -18,6 +19,11 @@ from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_
 @click.option("--resume", is_flag=True, help="Continue the run that its folder holds.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop before any model loads.")
 @click.option("--processes", type=click.IntRange(min=1), help="Start this many processes.")
+@click.option(
+    "--profile",
+    type=click.Choice(names()),
+    help="How processes share the model; see `profile`.",
+)
 @trust_option
 @json_option
 def run(
@@ -28,6 +34,7 @@ def run(
     resume: bool,
     dry_run: bool,
     processes: int | None,
+    profile: str | None,
     trusted: bool,
     as_json: bool,
 ) -> int:
@@ -38,6 +45,8 @@ def run(
     named = [*overrides, *([f"name={name}"] if name else [])]
     resolved = hooks.change_spec(load_spec(spec, named, seed=seed))
     refuse_code(resolved, trusted)
+    if profile:
+        choose(profile)
     if processes is not None and "LOCAL_RANK" not in os.environ:
         from unlearn_cli.engine.launch import launch
 

@@ -20,6 +20,7 @@ from unlearn_cli.api.data import Message, Row
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.generate import Prompt, generate_batch
+from unlearn_cli.engine.sharding import dealt
 from unlearn_cli.errors import DataError
 from unlearn_cli.spec.tables import AlternatesTable
 
@@ -107,8 +108,8 @@ def _draw(
     batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     decoding = Decoding(table.max_new_tokens, table.stop, samples=1, temperature=table.temperature)
     mine: list[tuple[int, str]] = []
-    for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
-        chosen = batches[number]
+    processes, me = accelerator.num_processes, accelerator.process_index
+    for (number, chosen), ours in dealt(list(enumerate(batches)), processes, me):
         with torch.random.fork_rng():
             torch.manual_seed(hash((*seed, number)) % 2**63)
             texts = generate_batch(
@@ -117,7 +118,8 @@ def _draw(
                 [prompts[k] for k in chosen],
                 decoding,
             )
-        mine += zip(chosen, texts, strict=True)
+        if ours:
+            mine += zip(chosen, texts, strict=True)
     return dict(gather_object(mine))
 
 

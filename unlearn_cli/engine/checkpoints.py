@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unlearn_cli.engine.models import replace_folder, write_weights, writing
 from unlearn_cli.errors import RunError
@@ -43,15 +44,26 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 1, *, higher_is_better: bool = True) -> None:
         self.folder, self.keep, self.higher_is_better = folder, keep, higher_is_better
 
-    def save(self, state: State, model: Any, tokenizer: Any, optimizer: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then delete those that `keep` and `best` do not ask for."""
+    def save(
+        self,
+        state: State,
+        model: Any,
+        tokenizer: Any,
+        optimizer: Mapping[str, Any],
+        weights: dict[str, Tensor] | None = None,
+    ) -> Path:
+        """Write a checkpoint, then delete those that `keep` and `best` do not ask for.
+
+        `weights` is the state of a sharded model, as `whole_weights` gives it. What is written does
+        not tell how many processes there were.
+        """
         final = self.folder / f"step-{state.step}"
         partial = self.folder / f".step-{state.step}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
             with writing("the checkpoint", final):
                 partial.mkdir(parents=True)
-                write_weights(model, partial)
+                write_weights(model, partial, weights)
                 tokenizer.save_pretrained(partial)
                 with (partial / "optimizer.pt").open("wb") as file:
                     torch.save(dict(optimizer), file)

@@ -26,6 +26,7 @@ from unlearn_cli.engine.lora import folded
 from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.sharding import UNSHARDED, change_weight, part
 from unlearn_cli.engine.target import fine_tune_briefly
 from unlearn_cli.environment import versions
 from unlearn_cli.errors import RunError, UsageError
@@ -133,6 +134,9 @@ class Evaluations:
         for job in self.jobs:
             if not isinstance(job.inner, Harness):
                 job.asked(self.session.bundle)
+            elif self.session.sharded:  # each process would run as many passes as it likes
+                what = "measures the model itself, which goes with no sharded model"
+                raise UsageError(what, where=f"[[evaluate]] {job.name}", hint=UNSHARDED)
 
     def of_rows(self) -> Iterator[tuple[str, Metrics, list[Probe]]]:
         """Name, metrics and probes of the evaluators that score rows and are no stress tests."""
@@ -305,19 +309,26 @@ class _Measuring:
             fine_tune_briefly(session, loaded, rows, recipe, stage=job.name)
 
         return Subject(
-            loaded.model, loaded.tokenizer, session.bundle, session.spec.seed, tune, job.batch_size
+            loaded.model,
+            loaded.tokenizer,
+            session.bundle,
+            session.spec.seed,
+            tune,
+            job.batch_size,
+            change_weight,
         )
 
 
 @contextmanager
 def restored(model: torch.nn.Module) -> Iterator[None]:
     """Within, the model may be changed; afterwards its weights have the bits that they had."""
-    kept = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
+    kept = {name: part(value).to("cpu", copy=True) for name, value in model.state_dict().items()}
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     try:
         yield
     finally:
-        model.load_state_dict(kept)
+        for name, value in model.state_dict().items():
+            part(value).copy_(kept[name])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trained[name])
 

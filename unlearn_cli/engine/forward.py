@@ -23,6 +23,7 @@ from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.generate import evaluating
 from unlearn_cli.engine.layers import deepest, up_to
 from unlearn_cli.engine.pack import attention, longest, packs, plant
+from unlearn_cli.engine.sharding import is_sharded
 
 PAD = 0
 
@@ -146,7 +147,8 @@ class Scorer(nn.Module):
     def _packs(self, items: Sequence[Encoded]) -> bool:
         most = longest(self.model)
         fits = most is None or max(len(item.input_ids) for item in items) <= most
-        return fits and packs(self.model, self._try_out)
+        # Tried out first: where the model is sharded, all processes do so in the same pass.
+        return packs(self.model, self._try_out) and fits
 
     def _try_out(self, packed: bool) -> Tensor:
         """Log-probabilities of made-up answers, three of them to one prompt; raises where not every
@@ -194,7 +196,11 @@ class Scorer(nn.Module):
             for key, name in layers.items():
                 block = self.model.get_submodule(name)
                 hooks.enter_context(block.register_forward_hook(keep(key)))
-            self.model.get_decoder()(**batch.inputs, use_cache=False)
+            # The parts of a sharded model are gathered where the model is called, not its decoder.
+            head = self.model.get_output_embeddings()
+            hooks.enter_context(head.register_forward_pre_hook(_keep_one))
+            run = self.model if is_sharded(self.model) else self.model.get_decoder()
+            run(**batch.inputs, use_cache=False)
         states = {key: found[key].flatten(0, 1)[batch.token_place] for key in layers}
         return Hidden(
             layers={key: at_least_float32(state) for key, state in states.items()},
@@ -202,6 +208,11 @@ class Scorer(nn.Module):
             row=batch.token_row,
             rows=batch.rows,
         )
+
+
+def _keep_one(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One place for an output layer whose logits nobody reads."""
+    return (inputs[0][:1, :1], *inputs[1:])
 
 
 def at_least_float32(values: Tensor) -> Tensor:

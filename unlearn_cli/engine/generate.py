@@ -13,6 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.sharding import is_sharded
 
 Prompt = NDArray[np.int32]
 
@@ -52,6 +53,7 @@ def generate_batch(
             attention_mask=mask,
             generation_config=config,
             stopping_criteria=stopping,
+            synced_gpus=is_sharded(model),
         )
     answers = (_until_end(ids, encoder.end_ids) for ids in output[:, start:].tolist())
     return [cut(encoder.decode(ids), stop) for ids in answers]

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
+from unlearn_cli.engine.sharding import is_sharded, spread, whole
 
 Losses = dict[str, Tensor]
 """Term -> scalar, on the device: reading it as a number would wait for the device."""
@@ -67,7 +69,8 @@ class Gradients:
             terms: which.
             weights: of each term, by its name.
             step: the rows.
-            sync: whether the processes add up their gradients, those of earlier calls included.
+            sync: whether the processes add up their gradients, those of earlier calls included. Of
+                a sharded model they always do.
 
         Returns:
             This process's part of each term's unweighted mean, and the tokens that it ran.
@@ -76,9 +79,11 @@ class Gradients:
         zero = torch.zeros((), dtype=sum_type(device), device=device)
         sums, tokens = {term.name: zero for term in terms}, 0
         work = self.parts(terms, step)
+        sharded = is_sharded(self.accelerator.unwrap_model(self.scorer).model)
         for number, part in enumerate(work):
-            last = sync and number == len(work) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+            # Of a sharded model a whole gradient would not fit: its parts are summed at once.
+            summed = sharded or (sync and number == len(work) - 1)
+            with nullcontext() if summed else self.accelerator.no_sync(self.scorer):
                 values = self.backward(part, weights)
             for name, value in values.items():
                 sums[name] = sums[name] + value
@@ -112,7 +117,9 @@ class Gradients:
     def backward(self, part: Part, weights: Mapping[str, float]) -> Losses:
         """Add the gradients of one forward pass; what each term is there."""
         groups = part.groups(self.streams)
-        seen = self.scorer([item for group in groups for item in group], part.layers)
+        items = [item for group in groups for item in group]
+        with self.accelerator.autocast():  # accelerate wraps no sharded model in it
+            seen = self.scorer(items, part.layers)
         found = iter(split(seen, groups))
         values = {}
         for share in part.shares:
@@ -252,7 +259,7 @@ def _uphill(
 ) -> list[Tensor]:
     """The gradients of all processes, all together scaled to a length."""
     found = [_global(accelerator, _gradient(parameter)) for parameter in parameters]
-    norm = torch.stack([gradient.norm() for gradient in found]).norm()
+    norm = torch.stack([whole(gradient.norm()) for gradient in found]).norm()
     return [gradient * (length / norm.clamp_min(1e-12)) for gradient in found]
 
 
@@ -264,7 +271,8 @@ def _noise(
     generator = torch.Generator().manual_seed(seed)
     for parameter in parameters:
         drawn = torch.randn(parameter.shape, generator=generator)
-        yield (drawn * float(smoothing.noise_sigma or 0)).to(parameter)
+        noise = (drawn * float(smoothing.noise_sigma or 0)).to(parameter.dtype)
+        yield spread(noise, parameter).to(parameter.device)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
@@ -291,7 +299,7 @@ def salient(
     for step in steps:
         gradients.add([term], {term.name: 1.0}, step, sync=False)
     pull = {
-        name: _global(gradients.accelerator, _gradient(parameter)).square().mean().item()
+        name: whole(_global(gradients.accelerator, _gradient(parameter)).square().mean()).item()
         for name, parameter in trained.items()
     }
     _empty(list(trained.values()))
@@ -301,5 +309,7 @@ def salient(
 
 
 def _global(accelerator: Accelerator, gradient: Tensor) -> Tensor:
+    if isinstance(gradient, DTensor):
+        return gradient  # summed already
     summed: Any = accelerator.reduce(gradient.clone())
     return summed  # type: ignore[no-any-return]

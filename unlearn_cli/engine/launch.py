@@ -100,7 +100,9 @@ def _wait(workers: Sequence[Worker]) -> int:
     """Wait for all, or for the first that fails; its exit code."""
     while True:
         codes = [worker.process.poll() for worker in workers]
-        if codes[0]:  # it has said why
+        if codes[0]:  # it has said why, unless it was killed
+            if codes[0] < 0:
+                sys.stderr.write(_ended(0, codes[0]))
             return codes[0]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
@@ -123,8 +125,13 @@ def _failed(workers: Sequence[Worker], rank: int) -> int:
         first.kill()
     words = _words(workers[rank])
     if first.wait() != code or "Traceback" in words:
-        sys.stderr.write(words or f"error: process {rank} ended with {code}\n")
+        sys.stderr.write(words if "error" in words else _ended(rank, code))
     return int(code)
+
+
+def _ended(rank: int, code: int) -> str:
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    return f"error: process {rank} {how}\n"
 
 
 def _words(worker: Worker) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unlearn_cli.engine.sharding import is_sharded, shard_added, spread
 from unlearn_cli.errors import ModelError, UsageError
 from unlearn_cli.spec.tables import LoraTable
 
@@ -100,9 +101,12 @@ def adapt(model: Any, layers: Sequence[str], table: LoraTable, *, base: str, see
         use_dora=table.dora,
     )
     torch.manual_seed(seed)
+    own = list(model.parameters())
     inject_adapter_in_model(config, model, NAME)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not _is_own(name))
+    if is_sharded(model):
+        shard_added([layer for _, layer in _layers(model)], own)
 
 
 def adapter_config(model: Any) -> Any | None:
@@ -158,12 +162,17 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
-def write_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter of a model as peft does: `PeftModel.from_pretrained(base, folder)`."""
+def write_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write the adapter of a model as peft does: `PeftModel.from_pretrained(base, folder)`.
+
+    `weights` is the state of a sharded model, as `whole_weights` gives it.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    state = get_peft_model_state_dict(
+        model, weights, adapter_name=NAME, save_embedding_layers=False
+    )
     tensors = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     adapter_config(model).save_pretrained(folder)  # type: ignore[union-attr]
@@ -171,12 +180,14 @@ def write_adapter(model: Any, folder: Path) -> None:
 
 def read_adapter(model: Any, folder: Path) -> None:
     """Give the adapter of a model the weights that `write_adapter` wrote."""
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    state = load_file(folder / WEIGHTS)
-    plain = {name.removeprefix("base_model.model."): value for name, value in state.items()}
-    set_peft_model_state_dict(model, plain, adapter_name=NAME)
+    now = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    stored = load_file(folder / WEIGHTS)
+    plain = {name.removeprefix("base_model.model."): value for name, value in stored.items()}
+    parts = {name: spread(value, now[name]) for name, value in plain.items()}
+    set_peft_model_state_dict(model, parts, adapter_name=NAME)
 
 
 def attach(model: Any, path: str, revision: str | None = None) -> None:

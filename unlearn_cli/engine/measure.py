@@ -35,11 +35,10 @@ def evaluate_reference(
         session.emit(Notice(NO_REFERENCE))
         return []
     loaded = session.load(path)
-    found = evaluations.evaluate(
-        loaded, fingerprint(loaded.model), label="retain_reference", step=0, run=folder
-    )
+    made_of = fingerprint(loaded.model)
+    found = evaluations.evaluate(loaded, made_of, label="retain_reference", step=0, run=folder)
     if folder and session.accelerator.is_main_process:
-        folder.update_manifest(retain_reference=fingerprint(loaded.model))
+        folder.update_manifest(retain_reference=made_of)
     return found
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn_cli.engine.lora import adapter_config, attach, base_of, read_adapter, write_adapter
+from unlearn_cli.engine.sharding import is_sharded, one_after_another, spread, whole, whole_weights
 from unlearn_cli.errors import ModelError, RunError, UnlearnError
 from unlearn_cli.spec.tables import ModelTable
 
@@ -242,22 +243,26 @@ def _switch_off_dropout(model: nn.Module) -> None:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 of names, types, shapes and bytes of all weights: the content of a model."""
+    """sha256 of names, types, shapes and bytes of all weights: the content of a model. Every
+    process must ask."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
+        flat = whole(tensor.detach()).cpu().contiguous().flatten()
         if flat.numel():
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def write_weights(model: Any, folder: Path) -> None:
-    """Write a model, or its adapter where it has one, into a folder that is there."""
+def write_weights(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a model, or its adapter where it has one, into a folder that is there.
+
+    `weights` is the state of a sharded model, as `whole_weights` gives it.
+    """
     if adapter_config(model) is None:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     else:
-        write_adapter(model, folder)
+        write_adapter(model, folder, weights)
 
 
 def read_weights(model: Any, folder: Path) -> None:
@@ -267,21 +272,30 @@ def read_weights(model: Any, folder: Path) -> None:
         return
     dtypes = (value.dtype for value in model.parameters())
     widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
-    read = type(model).from_pretrained(folder, dtype=widest, use_safetensors=True)
-    model.load_state_dict(read.state_dict())
+    now = model.state_dict()
+
+    def stored() -> dict[str, Tensor]:
+        read = type(model).from_pretrained(folder, dtype=widest, use_safetensors=True)
+        return {name: spread(value, now[name]) for name, value in read.state_dict().items()}
+
+    model.load_state_dict(one_after_another(stored, wanted=is_sharded(model)))
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_model(model: Any, tokenizer: Any, folder: Path, *, main: bool = True) -> None:
     """Write model and tokenizer so that plain `from_pretrained(folder)` loads them; of a model with
     an adapter, the adapter.
 
-    Written beside the final name and renamed: a folder of that name is complete.
+    Every process must call this, and that which is `main` writes: beside the final name, and
+    renamed, so that a folder of that name is complete.
     """
+    weights = whole_weights(model, keep=main)
+    if not main:
+        return
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with writing("the model", folder):
         partial.mkdir(parents=True)
-        write_weights(model, partial)
+        write_weights(model, partial, weights)
         tokenizer.save_pretrained(partial)
         replace_folder(partial, folder)
 

@@ -13,7 +13,7 @@ import tomlkit
 from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.session import Session
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
-from unlearn_cli.events import Event, Listener, RunFailed, RunStarted
+from unlearn_cli.events import Event, Listener, Notice, RunFailed, RunStarted
 from unlearn_cli.files import now
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.safe_text import redact
@@ -94,6 +94,8 @@ def recorded(
                 accelerator.num_processes,
             )
         )
+        if session.sharded:
+            session.emit(Notice("each process holds a part of the model"))
         resume_with = f"resume with: unlearn run {folder.spec} --resume"
         try:
             yield

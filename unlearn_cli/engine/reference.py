@@ -30,6 +30,7 @@ from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, at_least_float32
 from unlearn_cli.engine.models import writing
 from unlearn_cli.engine.sequences import Indices, Sequences, edges_of
+from unlearn_cli.engine.sharding import dealt, whole
 from unlearn_cli.errors import RunError
 
 Arrays = dict[str, Any]
@@ -102,7 +103,8 @@ class FrozenHead(nn.Module):
 
 
 def _frozen(parameter: Tensor) -> Tensor:
-    return parameter.detach().clone() if parameter.requires_grad else parameter.detach()
+    now = whole(parameter.detach())
+    return now.clone() if parameter.requires_grad else now
 
 
 class ReferenceStore:
@@ -227,11 +229,7 @@ def _score(
     lengths = Sequences.of(request.items).lengths[request.rows]
     by_length = request.rows[np.argsort(lengths, kind="stable")]
     starts = range(0, len(by_length), micro_batch)
-    processes = accelerator.num_processes
-    for first in range(0, len(starts), processes):
-        number = first + accelerator.process_index
-        # One without a batch of its own repeats one: a sharded model needs all processes.
-        start = starts[number % len(starts)]
+    for start, ours in dealt(starts, accelerator.num_processes, accelerator.process_index):
         rows = by_length[start : start + micro_batch].tolist()
         items = [request.items[row] for row in rows]
         with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
@@ -240,7 +238,7 @@ def _score(
                 if request.layers
                 else _scores(scorer, items, head if request.logits else None)
             )
-        yield gather_object([*zip(rows, found, strict=True)] if number < len(starts) else [])
+        yield gather_object([*zip(rows, found, strict=True)] if ours else [])
 
 
 def _scores(scorer: Scorer, items: Sequence[Encoded], head: FrozenHead | None) -> list[Arrays]:

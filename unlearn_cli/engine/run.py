@@ -118,8 +118,8 @@ class Run:
                 "(bfloat16 rounds small updates away)",
             )
         after = self._final_evaluation(loaded, end_hash, step)
-        if self.session.accelerator.is_main_process:
-            save_model(loaded.model, loaded.tokenizer, self.folder.model)
+        main = self.session.accelerator.is_main_process
+        save_model(loaded.model, loaded.tokenizer, self.folder.model, main=main)
         return self._finish(after, end_hash, time.perf_counter() - started)
 
     def _check_patterns(self) -> None:

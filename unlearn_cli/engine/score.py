@@ -21,8 +21,9 @@ from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe,
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
-from unlearn_cli.engine.lora import own_parameters
+from unlearn_cli.engine.gradient_norms import gradient_norms
 from unlearn_cli.engine.memory import give_back, ran_out
+from unlearn_cli.engine.sharding import dealt, is_sharded
 from unlearn_cli.errors import RunError
 
 POSITIONS = 256
@@ -123,7 +124,8 @@ def score_probes(
     parts: list[_Distinct[Any, Any]] = [memo.answers, memo.spread, memo.gradients]
     parts += memo.texts.values()
     count = sum(len(part.missing) for part in parts)
-    work = _Work(accelerator, batch_size, _in_proportion(progress, len(probes), count))
+    advance = _in_proportion(progress, len(probes), count)
+    work = _Work(accelerator, batch_size, advance, is_sharded(model))
     with evaluating(scorer):
         work.share(memo.answers, _length, lambda items: _score(scorer, items), group=_prompt)
         work.share(
@@ -135,7 +137,9 @@ def score_probes(
                 lambda item, new=decoding.max_new_tokens: len(item[0]) + new,  # type: ignore[misc]
                 lambda items, how=decoding: _answer(model, encoder, items, how, seed),  # type: ignore[misc]
             )
-    work.share(memo.gradients, _length, lambda items: _gradient_norms(scorer, items), 1)
+    # Processes of a sharded model add up their gradients, so all of them take the same row.
+    work = replace(work, alike=work.sharded)
+    work.share(memo.gradients, _length, lambda items: gradient_norms(scorer, items), 1)
     return [_scored_row(plan, memo) for plan in plans]
 
 
@@ -214,6 +218,10 @@ class _Work:
     accelerator: Any
     batch_size: int
     advance: Callable[[int], None]
+    sharded: bool
+    """Whether a pass takes all processes."""
+    alike: bool = False
+    """Whether each process runs everything, rather than its share."""
 
     def share(
         self,
@@ -226,16 +234,14 @@ class _Work:
     ) -> None:
         """Run what has no result yet; afterwards every process has all results."""
         batches = part.batches(length, batch_size or self.batch_size, group)
-        processes, mine = self.accelerator.num_processes, list[tuple[int, R]]()
-        for first in range(0, len(batches), processes):
-            number = first + self.accelerator.process_index
-            # A model that is sharded over processes needs all of them in every forward pass, so a
-            # process without a batch of its own repeats one and drops the result.
-            batch = batches[number % len(batches)]
-            results = fitting(run, [part.items[place] for place in batch])
-            if number < len(batches):
+        processes = 1 if self.alike else self.accelerator.num_processes
+        me, mine = 0 if self.alike else self.accelerator.process_index, list[tuple[int, R]]()
+        for number, (batch, ours) in enumerate(dealt(batches, processes, me)):
+            results = fitting(run, [part.items[place] for place in batch], split=not self.sharded)
+            if ours:
                 mine.extend(zip(batch, results, strict=True))
-            self.advance(sum(map(len, batches[first : first + processes])))
+            done = batches[number * processes : (number + 1) * processes]
+            self.advance(sum(map(len, done)))
         if batches:
             part.results.update(gather_object(mine))
 
@@ -263,16 +269,17 @@ def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object])
     return batches
 
 
-def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T]) -> list[R]:
-    """The results of a batch, in halves where it does not fit into memory."""
+def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T], *, split: bool) -> list[R]:
+    """The results of a batch, in halves where it does not fit into memory and may be `split`."""
     try:
         return list(run(items))
     except RuntimeError as error:
-        if not ran_out(error) or len(items) == 1:
+        if not ran_out(error) or len(items) == 1 or not split:
             raise
     give_back()
     half = len(items) // 2
-    return [*fitting(run, items[:half]), *fitting(run, items[half:])]
+    halves = items[:half], items[half:]
+    return [result for part in halves for result in fitting(run, part, split=split)]
 
 
 def _length(item: Encoded) -> int:
@@ -316,25 +323,6 @@ def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     logp = logits.double().log_softmax(-1)
     expected = (logp.exp() * logp).sum(-1)
     return expected, (logp.exp() * (logp - expected[:, None]).square()).sum(-1).sqrt()
-
-
-def _gradient_norms(scorer: Any, items: list[Encoded]) -> list[float]:
-    """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
-
-    All tensors of the model itself, whatever is trained; nothing is left in their `.grad`."""
-    parameters = own_parameters(scorer.model)
-    trained = [parameter.requires_grad for parameter in parameters]
-    norms = []
-    with evaluating(scorer), torch.enable_grad():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for item in items:
-            loss = -scorer([item]).token_logp.mean()
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            norms.append(float(torch.stack([g.norm() for g in found if g is not None]).mean()))
-        for parameter, was in zip(parameters, trained, strict=True):
-            parameter.requires_grad_(was)
-    return norms
 
 
 def _answer(

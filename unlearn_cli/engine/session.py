@@ -26,6 +26,7 @@ from unlearn_cli.engine.lora import merge
 from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.engine.rows import fingerprint, keep
+from unlearn_cli.engine.sharding import UNSHARDED, one_after_another, shard, sharding
 from unlearn_cli.errors import UnlearnError, UsageError
 from unlearn_cli.events import (
     EvaluationDone,
@@ -53,6 +54,9 @@ class Session:
         _refuse_twins(spec)
         self.accelerator = _accelerator(spec)
         self.device: torch.device = self.accelerator.device
+        self.sharded = sharding(self.accelerator)
+        if self.sharded:
+            _refuse_sharded(spec)
 
     def emit(self, event: Event) -> None:
         """Tell the listener, on the main process."""
@@ -130,13 +134,21 @@ class Session:
         return (text for rows in splits for row in rows for text in _texts(row))
 
     def load(self, path: str, *, whole: bool = False) -> Loaded:
-        """Load a model and put it on this process's device; `whole` merges an adapter into it."""
+        """Load a model and put it, or its part of it, on this process's device; `whole` merges an
+        adapter into it."""
         texts = self.texts() if path.startswith("builtin:") else ()
-        loaded = load_model(self.spec.model, path, self.device, texts, self.spec.seed)
-        loaded.model.to(self.device)
-        if whole:
-            merge(loaded.model)
-        return loaded
+
+        def load() -> Loaded:
+            loaded = load_model(self.spec.model, path, self.device, texts, self.spec.seed)
+            if whole:
+                merge(loaded.model)
+            if self.sharded:
+                shard(loaded.model, self.device)
+            else:
+                loaded.model.to(self.device)
+            return loaded
+
+        return one_after_another(load, wanted=self.sharded)
 
     def encoder(self, tokenizer: Any) -> Encoder:
         """The encoder that the spec asks for."""
@@ -193,6 +205,12 @@ def _refuse_twins(spec: Spec) -> None:
         )
 
 
+def _refuse_sharded(spec: Spec) -> None:
+    wrong = {"[lora].dora": spec.lora.dora, "[train].micro_batch": spec.train.micro_batch == "auto"}
+    for where in (key for key, is_wrong in wrong.items() if is_wrong):
+        raise UsageError("does not go with a sharded model", where=where, hint=UNSHARDED)
+
+
 def _accelerator(spec: Spec) -> Accelerator:
     trackers: dict[str, Any] = {}
     if spec.output.tensorboard:
@@ -204,6 +222,14 @@ def _accelerator(spec: Spec) -> Accelerator:
             )
         folder = Path(spec.output.folder) / spec.name
         trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
+    if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else processes do not find each other
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UsageError(
+            "DeepSpeed takes steps and clips by itself, so a run could not keep its promises",
+            where="launcher",
+            hint="--profile fsdp2 shards what ZeRO-3 shards",
+        )
     # accelerate keeps the precision of a process's first run and refuses another; a sweep has many.
     AcceleratorState._reset_state()  # there is no public way; accelerate's own tests use it
     accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)

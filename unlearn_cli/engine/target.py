@@ -143,8 +143,9 @@ class FineTuning:
             trainer.resume(state)
         with session.stage(stage, title, len(trainer.plan.steps)):
             trainer.fit()
-        if session.accelerator.is_main_process:
-            save_model(loaded.model, loaded.tokenizer, folder)
+        main = session.accelerator.is_main_process
+        save_model(loaded.model, loaded.tokenizer, folder, main=main)
+        if main:
             checkpoints.remove()
         session.accelerator.wait_for_everyone()
         session.accelerator.free_memory()

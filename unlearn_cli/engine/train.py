@@ -24,6 +24,13 @@ from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoot
 from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan, Step
+from unlearn_cli.engine.sharding import (
+    is_sharded,
+    load_optimizer,
+    whole,
+    whole_optimizer,
+    whole_weights,
+)
 from unlearn_cli.errors import Interrupted, RunError
 from unlearn_cli.events import CheckpointSaved, Listener, Notice, StepDone
 
@@ -86,7 +93,10 @@ class Trainer:
             recompute_activations(self.model)
         micro_batch = self._micro_batch()
         optimizer = make_optimizer(self.model, optimization)
-        self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
+        if is_sharded(self.model):
+            self.scorer, self.optimizer = scorer, accelerator.prepare_optimizer(optimizer)
+        else:
+            self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
         self.scheduler = _schedule(self.optimizer, optimization, plan)
         if _warmup(optimization, plan) >= len(plan.steps):
             emit(Notice(f"{stage}: the warm-up takes all {len(plan.steps)} steps"))
@@ -102,8 +112,7 @@ class Trainer:
     def resume(self, state: State) -> None:
         """Continue from a checkpoint: weights, optimizer and schedule as they were."""
         self.restore(state.step)
-        optimizer: Any = self.optimizer
-        optimizer.load_state_dict(self.checkpoints.optimizer(state.step))
+        load_optimizer(self.optimizer, self.checkpoints.optimizer(state.step))
         self.scheduler.load_state_dict(dict(state.scheduler))
         if self.accelerator.scaler is not None and state.extra:
             self.accelerator.scaler.load_state_dict(dict(state.extra))
@@ -115,7 +124,7 @@ class Trainer:
 
     def restore(self, step: int) -> None:
         """Load the weights of the checkpoint of a step, each in its own dtype."""
-        read_weights(self.accelerator.unwrap_model(self.scorer).model, self.checkpoints.path(step))
+        read_weights(self.model, self.checkpoints.path(step))
 
     def fit(self, due: Due = NOTHING_DUE) -> None:
         """Take all steps that are left.
@@ -221,7 +230,7 @@ class Trainer:
 
     def _update(self) -> float:
         limit = self.options.max_grad_norm or math.inf
-        norm = float(self.accelerator.clip_grad_norm_(self.scorer.parameters(), limit))
+        norm = float(whole(self.accelerator.clip_grad_norm_(self.scorer.parameters(), limit)))
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise RunError(
                 f"the gradient is {norm} at step {self.done + 1}",
@@ -259,8 +268,10 @@ class Trainer:
         return bool(self.accelerator.reduce(flag).item())
 
     def _checkpoint(self, metric: float | None) -> None:
-        if self.accelerator.is_main_process:
-            model = self.accelerator.unwrap_model(self.scorer).model
+        main = self.accelerator.is_main_process
+        weights = whole_weights(self.model, keep=main)
+        optimizer = whole_optimizer(self.optimizer, keep=main)
+        if main:
             scaler = self.accelerator.scaler
             extra = scaler.state_dict() if scaler is not None else {}
             state = State(
@@ -271,8 +282,7 @@ class Trainer:
                 self.weights,
                 self.gradients.micro_batch,
             )
-            optimizer: Any = self.optimizer
-            path = self.checkpoints.save(state, model, self.tokenizer, optimizer.state_dict())
+            path = self.checkpoints.save(state, self.model, self.tokenizer, optimizer, weights)
             self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
         self.accelerator.wait_for_everyone()
 

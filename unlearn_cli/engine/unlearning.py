@@ -22,6 +22,7 @@ from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
 from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.sharding import change_weight, whole
 from unlearn_cli.engine.train import Trainer
 from unlearn_cli.engine.work import (
     check_reference_size,
@@ -94,8 +95,8 @@ class Unlearning:
         before = dict(unchanged.model.named_parameters())
         after = dict(self.loaded.model.named_parameters())
         for name in self.work.choice.parameters:
-            edited = self.work.method.edit(before[name].float(), after[name].float())
-            after[name].copy_(edited)
+            old, edit = whole(before[name].detach()).float(), self.work.method.edit
+            change_weight(after[name], lambda new, old=old, edit=edit: edit(old, new.float()))  # type: ignore[misc]
 
     def _stores(self) -> dict[str, ReferenceStore]:
         """What the terms need of other models than the one in training."""

@@ -47,10 +47,9 @@ class Quantize:
 
         head = subject.model.get_output_embeddings()
         rounded = to_nf4 if self.bits == 4 else to_int8
-        with torch.no_grad():
-            for module in subject.model.modules():
-                if isinstance(module, torch.nn.Linear) and module is not head:
-                    module.weight.copy_(rounded(module.weight.float()))
+        for module in subject.model.modules():
+            if isinstance(module, torch.nn.Linear) and module is not head:
+                subject.change_weight(module.weight, lambda weight: rounded(weight.float()))
 
 
 def to_int8(weight: Tensor) -> Tensor:
