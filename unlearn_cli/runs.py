@@ -26,6 +26,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.errors import RunError, UsageError
@@ -255,6 +256,7 @@ def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
     not on Windows).
     """
     with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8")
     with file:
         yield lambda: _flock(file.fileno())
@@ -282,7 +284,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         RunError: naming the path, when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # machines may share pids
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
