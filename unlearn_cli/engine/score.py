@@ -23,6 +23,7 @@ from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.engine.memory import give_back, ran_out
+from unlearn_cli.engine.quantized import dequantized
 from unlearn_cli.errors import RunError
 
 POSITIONS = 256
@@ -322,10 +323,10 @@ def _gradient_norms(scorer: Any, items: list[Encoded]) -> list[float]:
     """Of each row, the mean over the parameter tensors of the norm of the mean loss's gradient.
 
     All tensors of the model itself, whatever is trained; nothing is left in their `.grad`."""
-    parameters = own_parameters(scorer.model)
-    trained = [parameter.requires_grad for parameter in parameters]
     norms = []
-    with evaluating(scorer), torch.enable_grad():
+    with dequantized(scorer.model), evaluating(scorer), torch.enable_grad():
+        parameters = own_parameters(scorer.model)
+        trained = [parameter.requires_grad for parameter in parameters]
         for parameter in parameters:
             parameter.requires_grad_(True)
         for item in items:
