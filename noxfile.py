@@ -20,7 +20,9 @@ DEV = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "de
 @nox.session(default=False, reuse_venv=True)
 def dev(session: nox.Session) -> None:
     """Make the environment that the checks share: torch is too large to install for each."""
-    session.install("--quiet", *CONSTRAINTS, "-e", ".[gguf,lora,optuna,sign,tensorboard]", *DEV)
+    session.install(
+        "--quiet", *CONSTRAINTS, "-e", ".[gguf,lora,optuna,quantized,sign,tensorboard]", *DEV
+    )
 
 
 @nox.session(venv_backend="none", requires=["dev"])

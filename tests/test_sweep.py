@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,19 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from unlearn_cli.errors import Interrupted, RunError, SpecError, UnlearnError, UsageError
+from unlearn_cli.errors import SpecError, UnlearnError, UsageError
 from unlearn_cli.files import is_name
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import DataTable, EvaluateTable, MethodTable, Name, OutputTable, Spec
 from unlearn_cli.sweep import (
     Range,
     Variant,
-    finished_runs,
-    is_sweep,
     parse_grid,
     parse_range,
     points,
-    run_all,
     variant_name,
     variants,
 )
@@ -54,10 +50,6 @@ def loader(folder: Path, *bad: str) -> Callable[[Sequence[str], int | None], Spe
 def planned(tmp_path: Path) -> tuple[Path, list[Variant]]:
     """Three runs: b = 1, 2, 3."""
     return variants(loader(tmp_path), [{"method.b": b} for b in "123"], [None], None)
-
-
-def finish(variant: Variant) -> None:
-    RunFolder.create(variant.folder, variant.toml).update_manifest(status="finished")
 
 
 keys = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(".".join)
@@ -219,63 +211,3 @@ class TestVariants:
         """The name of a sweep is a folder below output.folder and nothing else."""
         with pytest.raises(UsageError, match="cannot be the name"):
             variants(loader(tmp_path), [{}], [0], name)
-
-
-class TestRunning:
-    def test_a_failure_does_not_stop_the_others(self, planned: tuple[Path, list[Variant]]) -> None:
-        """The second and third still run; both failures, ours and a plugin's, are handed back."""
-        folder, found = planned
-
-        def run(variant: Variant, _: bool) -> None:
-            if variant is found[0]:
-                raise RunError("loss is not finite")
-            if variant is found[1]:
-                raise ZeroDivisionError("of a plugin")
-            finish(variant)
-
-        failures = run_all(folder, found, run)
-        assert [(f.name, f.error) for f in failures] == [
-            ("b-1_seed-0", "loss is not finite"),
-            ("b-2_seed-0", "ZeroDivisionError('of a plugin')"),
-        ]
-        assert finished_runs(folder) == [found[2].folder]
-
-    def test_again_runs_what_is_not_finished(self, planned: tuple[Path, list[Variant]]) -> None:
-        """The finished run is left alone, the one begun is resumed, the other started."""
-        folder, found = planned
-        finish(found[0])
-        RunFolder.create(found[1].folder, found[1].toml).update_manifest(status="interrupted")
-        calls: list[tuple[str, bool]] = []
-        run_all(folder, found, lambda variant, resume: calls.append((variant.name, resume)))
-        assert calls == [("b-2_seed-0", True), ("b-3_seed-0", False)]
-
-    def test_an_interrupt_ends_the_sweep(self, planned: tuple[Path, list[Variant]]) -> None:
-        """Nothing further starts, and the error says how to go on."""
-        folder, found = planned
-        calls: list[str] = []
-
-        def run(variant: Variant, _: bool) -> None:
-            calls.append(variant.name)
-            raise Interrupted("stopped after step 3")
-
-        with pytest.raises(Interrupted, match="same `unlearn sweep` again") as raised:
-            run_all(folder, found, run)
-        assert calls == ["b-1_seed-0"]
-        assert raised.value.exit_code == 130
-
-    def test_the_list_of_runs_grows(self, planned: tuple[Path, list[Variant]]) -> None:
-        """A wider command adds its runs to the sweep; those before it stay in it."""
-        folder, found = planned
-        assert not is_sweep(folder)
-        run_all(folder, found[:1], lambda *_: None)
-        run_all(folder, found[1:], lambda *_: None)
-        assert is_sweep(folder)
-        listed = json.loads((folder / "sweep.json").read_text("utf-8"))["runs"]
-        assert listed["b-1_seed-0"] == {"set": {"method.b": "1"}, "seed": 0}
-        assert [*listed] == ["b-1_seed-0", "b-2_seed-0", "b-3_seed-0"]
-
-    def test_a_damaged_list_is_named(self, tmp_path: Path) -> None:
-        """One error that says which file."""
-        (tmp_path / "sweep.json").write_text("[]", encoding="utf-8")
-        with pytest.raises(RunError, match=r"sweep\.json"):
-            finished_runs(tmp_path)

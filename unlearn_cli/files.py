@@ -18,6 +18,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from unlearn_cli.errors import RunError
 from unlearn_cli.safe_text import without_own
@@ -29,7 +30,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         RunError: naming the path, when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # machines may share pids
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,15 +1,14 @@
-"""A sweep that chooses its points by what the ones before them gave: Optuna, two objectives.
+"""A sweep that chooses its points by what the ones before them gave: Optuna, several objectives.
 
-The study is not stored. Its sampler is seeded and the runs are on disk, so a search that is issued
-again asks for the same points, finds them finished, and goes on where it ended. Imports optuna
-late, and no torch.
+Without a storage the study is not kept. What it asks for follows from what it was told, and the
+runs are on disk: a search that is issued again asks for the same points, finds them finished, and
+goes on where it ended. With one, any number of workers share it. Imports no torch.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +16,9 @@ from typing import Any
 from unlearn_cli.errors import UsageError
 from unlearn_cli.results import read_result
 from unlearn_cli.spec.tables import Spec
-from unlearn_cli.sweep import Failure, Point, Range, Variant, run_all, variants
+from unlearn_cli.study import Study
+from unlearn_cli.sweep import Point, Range, Variant, experiment, sweep_folder, variants
+from unlearn_cli.workers import Outcome, run_all
 
 OBJECTIVES = ("forget_quality", "kept_utility")
 INSTALL = "pip install 'unlearn-cli[optuna]'"
@@ -33,6 +34,14 @@ class Found:
     """Of each objective, mean over the seeds."""
 
 
+@dataclass
+class Search(Outcome):
+    """What became of a search, as far as this worker went."""
+
+    folder: Path = Path()
+    front: list[Found] = field(default_factory=list)
+
+
 def search(
     load: Callable[[Sequence[str], int | None], Spec],
     grid: Sequence[tuple[str, list[str]]],
@@ -42,8 +51,11 @@ def search(
     trials: int,
     objectives: Sequence[str],
     run: Callable[[Variant, bool], None],
-) -> tuple[Path, list[Found], list[Failure]]:
-    """Run so many trials, each one point with all seeds.
+    *,
+    storage: str | None = None,
+    study: str | None = None,
+) -> Search:
+    """Run trials, each one point with all seeds, until there are so many.
 
     Args:
         load: from `--set` flags and a seed to a resolved spec.
@@ -51,34 +63,55 @@ def search(
         ranges: keys with the ranges to draw from.
         seeds: of each point.
         name: of the sweep.
-        trials: points, those of an earlier call included.
+        trials: points, those of earlier calls and of other workers included.
         objectives: figures, by which a point is good.
-        run: runs one; see `sweep.run_all`.
-
-    Returns:
-        The sweep's folder, the Pareto front, and the runs that failed.
+        run: runs one; see `workers.run_all`.
+        storage: where the study is, for several workers; see `study.Study`.
+        study: its name there; by default that of the sweep.
 
     Raises:
-        UsageError: Optuna is not installed, or an objective has no direction.
+        UsageError: an objective has no direction; or as `Study` does.
         Interrupted: the user stopped it.
     """
-    study, fail = _study(len(objectives))
-    points: list[Point] = []
-    failures: list[Failure] = []
-    folder = Path()
-    for _ in range(trials):
-        trial = study.ask()
-        points.append(_point(trial, grid, ranges))
-        folder, runs = variants(load, points[-1:], seeds, name)
-        failed = run_all(folder, runs, run)
-        failures += [failure for failure in failed if failure not in failures]
-        values = None if failed else _values(runs, objectives)
-        if values is None:
-            study.tell(trial, state=fail)
-        else:
-            study.tell(trial, values)
-    front = {repr(t.params): Found(points[t.number], tuple(t.values)) for t in study.best_trials}
-    return folder, [*front.values()], failures
+    lowest = {key: values[0] for key, values in grid} | {r.key: r.text(r.low) for r in ranges}
+    base = load([f"{key}={value}" for key, value in lowest.items()], seeds[0])
+    folder = sweep_folder(base, name)
+    about = {
+        "--objectives": list(objectives),
+        "--seeds": list(seeds),
+        "--grid": dict(grid),
+        "--range": {r.key: [r.low, r.high, r.log] for r in ranges},
+        **experiment(base),
+    }
+    shared = Study(folder, storage, study or folder.name, len(objectives), about)
+    found = Search(folder=folder)
+    while True:
+        with shared.next(trials) as trial:
+            if trial is None:
+                break
+            values = _tried(_ask(trial, grid, ranges), load, seeds, name, objectives, run, found)
+            shared.tell(trial, values)
+    front = {repr(p): Found(_point(p, ranges), values) for p, values in shared.best()}
+    found.front = [*front.values()]
+    points = [_point(parameters, ranges) for parameters in shared.running()]
+    found.elsewhere = [" ".join(f"{k}={v}" for k, v in point.items()) for point in points]
+    return found
+
+
+def _tried(
+    point: Point,
+    load: Callable[[Sequence[str], int | None], Spec],
+    seeds: Sequence[int | None],
+    name: str | None,
+    objectives: Sequence[str],
+    run: Callable[[Variant, bool], None],
+    found: Search,
+) -> list[float] | None:
+    """Run a point with all seeds; its values, None where a run of it failed."""
+    folder, runs = variants(load, [point], seeds, name)
+    failed = run_all(folder, runs, run, wait=True).failures
+    found.failures += [failure for failure in failed if failure not in found.failures]
+    return None if failed else _values(runs, objectives)
 
 
 def check_installed() -> None:
@@ -89,27 +122,20 @@ def check_installed() -> None:
         raise UsageError("Optuna is not installed", where="--optuna", hint=INSTALL)
 
 
-def _study(objectives: int) -> tuple[Any, Any]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that parts of its sampler may change
-        sampler = optuna.samplers.TPESampler(seed=0)
-    # All are maximised: those that should be low enter with a minus.
-    study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
-    return study, optuna.trial.TrialState.FAIL
-
-
-def _point(trial: Any, grid: Sequence[tuple[str, list[str]]], ranges: Sequence[Range]) -> Point:
-    chosen = {key: str(trial.suggest_categorical(key, values)) for key, values in grid}
-    return chosen | {r.key: _drawn(trial, r) for r in ranges}
+def _ask(trial: Any, grid: Sequence[tuple[str, list[str]]], ranges: Sequence[Range]) -> Point:
+    for key, values in grid:
+        trial.suggest_categorical(key, values)
+    for r in ranges:
+        if r.whole:
+            trial.suggest_int(r.key, int(r.low), int(r.high), log=r.log)
+        else:
+            trial.suggest_float(r.key, r.low, r.high, log=r.log)
+    return _point(trial.params, ranges)
 
 
-def _drawn(trial: Any, r: Range) -> str:
-    if r.whole:
-        return str(trial.suggest_int(r.key, int(r.low), int(r.high), log=r.log))
-    return f"{trial.suggest_float(r.key, r.low, r.high, log=r.log):.4g}"
+def _point(parameters: Mapping[str, Any], ranges: Sequence[Range]) -> Point:
+    drawn = {r.key: r for r in ranges}
+    return {k: drawn[k].text(v) if k in drawn else str(v) for k, v in parameters.items()}
 
 
 def _values(runs: Sequence[Variant], objectives: Sequence[str]) -> list[float] | None:

@@ -1,14 +1,12 @@
-"""Many runs of one spec: a grid, random draws, seeds. Runs one after the other, and resumes.
+"""Many runs of one spec: a grid, random draws, seeds. Here is what they are; `workers` runs them.
 
 A sweep is a folder: `sweep.json`, which lists its runs, and the folder of each run, named by what
-is varied. Runs share the target and the retain reference through the cache, by content. Issued
-again, a sweep skips what is finished, resumes what was interrupted and tries again what failed.
-Imports no torch.
+is varied. Runs share the target and the retain reference through the cache, by content. Imports no
+torch.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -18,13 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from unlearn_cli.errors import Interrupted, RunError, SpecError, UnlearnError, UsageError
-from unlearn_cli.files import is_name, write_atomically
+from unlearn_cli.errors import RunError, SpecError, UnlearnError, UsageError
+from unlearn_cli.files import is_name
 from unlearn_cli.results import flatten
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import Spec
 
-MANIFEST = "sweep.json"
 NOT_VARIED = ("name", "seed", "output", "extends", "train.micro_batch")
 MAY_CHANGE = ("output.", "train.micro_batch")
 """Keys that do not touch the result, so a run may go on under other values."""
@@ -45,12 +42,16 @@ class Range:
     whole: bool
 
     def draw(self, generator: random.Random) -> str:
-        """A value, uniform in the range or in its logarithm, to four significant digits."""
+        """A value, uniform in the range or in its logarithm."""
         share = generator.random()
         if self.log:
             value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
         else:
             value = self.low + share * (self.high - self.low)
+        return self.text(value)
+
+    def text(self, value: float) -> str:
+        """A value as `--set` takes it, to four significant digits."""
         return str(round(value)) if self.whole else f"{value:.4g}"
 
 
@@ -68,14 +69,6 @@ class Variant:
     def folder(self) -> Path:
         """Folder of the run."""
         return Path(self.spec.output.folder) / self.name
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that stopped, and why."""
-
-    name: str
-    error: str
 
 
 def parse_grid(text: str) -> tuple[str, list[str]]:
@@ -181,13 +174,18 @@ def variants(
             problems.update({problem.line(): problem for problem in error.problems})
     if problems:
         raise SpecError([*problems.values()])
-    base = loaded[0][2]
-    name = name or f"{base.name}-sweep"
-    folder = Path(base.output.folder) / name
-    _check_name(name, folder)
+    folder = sweep_folder(loaded[0][2], name)
     found = [_variant(label, point, spec, folder) for label, point, spec in loaded]
     _check(found)
     return folder, found
+
+
+def sweep_folder(base: Spec, name: str | None) -> Path:
+    """Where the sweep of a spec is; UsageError where it cannot be."""
+    name = name or f"{base.name}-sweep"
+    folder = Path(base.output.folder) / name
+    _check_name(name, folder)
+    return folder
 
 
 def _variant(name: str, point: Point, spec: Spec, folder: Path) -> Variant:
@@ -212,48 +210,6 @@ def variant_name(point: Point, seed: int) -> str:
 def _bare(text: str) -> str:
     """What may stand in the name of a folder; other characters become a dash."""
     return re.sub(r"[^A-Za-z0-9._@]+", "-", text)
-
-
-def run_all(
-    folder: Path, runs: Sequence[Variant], run: Callable[[Variant, bool], None]
-) -> list[Failure]:
-    """Run what is not finished; go on after a failure, and say at the end what failed.
-
-    Args:
-        folder: the sweep's.
-        runs: as from `variants`.
-        run: runs one; the second argument is whether its folder holds a part of it already.
-
-    Raises:
-        Interrupted: the user stopped it; nothing further is started.
-    """
-    _write_manifest(folder, runs)
-    failures = []
-    for variant in runs:
-        there = RunFolder(variant.folder)
-        if there.manifest.get("status") == "finished":
-            continue
-        try:
-            run(variant, there.spec.is_file())
-        except Interrupted as error:
-            hint = "issue the same `unlearn sweep` again to go on"
-            raise Interrupted(error.what, where=variant.name, hint=hint) from None
-        except UnlearnError as error:
-            failures.append(Failure(variant.name, error.line()))
-        except Exception as error:  # noqa: BLE001 - one broken run must not cost the others
-            failures.append(Failure(variant.name, repr(error)))
-    return failures
-
-
-def finished_runs(folder: Path) -> list[Path]:
-    """The finished runs of a sweep, in its order; RunError where its list is damaged."""
-    found = [folder / name for name in _listed(folder)]
-    return [run for run in found if RunFolder(run).manifest.get("status") == "finished"]
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether the folder is one of a sweep."""
-    return (folder / MANIFEST).is_file()
 
 
 def _key_and_rest(text: str, flag: str, example: str) -> tuple[str, str]:
@@ -305,7 +261,7 @@ def _check(found: Sequence[Variant]) -> None:
         if names.count(variant.name) > 1:
             hint = "vary values that differ in letters or digits"
             raise UsageError(f"two runs would be called {variant.name}", hint=hint)
-        same = [other.name for other in found if _experiment(other) == _experiment(variant)]
+        same = [v.name for v in found if experiment(v.spec) == experiment(variant.spec)]
         if len(same) > 1:
             hint = "give each value once"
             raise UsageError(f"these are one and the same run: {', '.join(same)}", hint=hint)
@@ -315,9 +271,9 @@ def _check(found: Sequence[Variant]) -> None:
         _check_folder(variant)
 
 
-def _experiment(variant: Variant) -> dict[str, Any]:
-    """All that decides a result."""
-    found = flatten(variant.spec.model_dump(mode="json"))
+def experiment(spec: Spec) -> dict[str, Any]:
+    """All that decides a result, key by key."""
+    found = flatten(spec.model_dump(mode="json"))
     return {k: v for k, v in found if k != "name" and not k.startswith(MAY_CHANGE)}
 
 
@@ -329,9 +285,12 @@ def _check_folder(variant: Variant) -> None:
     if not run.spec.is_file():
         return
     try:
-        before = _deciding(tomlkit.parse(run.spec.read_text("utf-8")).unwrap())
+        text = run.spec.read_text("utf-8")
+        before = _deciding(tomlkit.parse(text).unwrap())
     except (OSError, ValueError) as error:
         raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
+    if not text:  # another worker is about to write it
+        return
     now = _deciding(tomlkit.parse(variant.toml).unwrap())
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
@@ -341,20 +300,3 @@ def _check_folder(variant: Variant) -> None:
 
 def _deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(dict(spec)) if not key.startswith(MAY_CHANGE)}
-
-
-def _write_manifest(folder: Path, runs: Sequence[Variant]) -> None:
-    """List the runs, after those that an earlier command put into this sweep."""
-    entries = _listed(folder) if is_sweep(folder) else {}
-    for variant in runs:
-        entries[variant.name] = {"set": variant.point, "seed": variant.spec.seed}
-    text = json.dumps({"runs": entries}, ensure_ascii=False, indent=2)
-    write_atomically(folder / MANIFEST, text + "\n")
-
-
-def _listed(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        return dict(json.loads(path.read_text("utf-8"))["runs"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"is no list of runs: {error!r}", where=str(path)) from None

@@ -68,7 +68,7 @@ def write_plot(comparison: Comparison, path: Path) -> bool:
 def runs_of(folder: Path) -> list[Path]:
     """The folder itself, or the finished runs of the sweep that it holds."""
     from unlearn_cli.errors import UsageError
-    from unlearn_cli.sweep import finished_runs, is_sweep
+    from unlearn_cli.workers import finished_runs, is_sweep
 
     if not is_sweep(folder):
         return [folder]

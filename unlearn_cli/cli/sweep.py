@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_
 
 if TYPE_CHECKING:
     from unlearn_cli.spec.tables import Spec
-    from unlearn_cli.sweep import Failure, Range, Variant
+    from unlearn_cli.sweep import Range, Variant
+    from unlearn_cli.workers import Outcome
 
 PLOT = "forget-utility.svg"
 
@@ -37,6 +38,13 @@ PLOT = "forget-utility.svg"
     show_default=True,
     help="Figures that Optuna makes good.",
 )
+@click.option(
+    "--storage",
+    metavar="WHERE",
+    help="Keep the Optuna study here, for several workers: a file, sqlite:///FILE, or the URL of a "
+    "database.",
+)
+@click.option("--study", metavar="NAME", help="Name of the study there; the sweep's by default.")
 @click.option("--seeds", metavar="N,N...", help="Run everything with each of these seeds.")
 @click.option("--name", help="Name of the sweep and of its folder.")
 @click.option("--dry-run", is_flag=True, help="Check all runs, list them and stop.")
@@ -50,6 +58,8 @@ def sweep(
     draws: int | None,
     trials: int | None,
     objectives: str,
+    storage: str | None,
+    study: str | None,
     seeds: str | None,
     name: str | None,
     dry_run: bool,
@@ -62,6 +72,9 @@ def sweep(
     Everything is checked before anything runs. The same command again skips what is finished,
     resumes what was interrupted, and tries again what failed. Ends with `unlearn compare`.
 
+    Issued several times at once, on machines that share the folder, it is one sweep of as many
+    workers; no run is made twice. With --optuna they share a study, kept in --storage.
+
     A range whose ends are whole numbers gives whole numbers: write 1.0:2.0 for others. With
     --optuna the points are chosen by what those before them gave, and the best trade-offs are
     listed.
@@ -69,12 +82,16 @@ def sweep(
     from unlearn_cli import hooks
     from unlearn_cli.errors import UsageError
     from unlearn_cli.spec.load import load_spec
-    from unlearn_cli.sweep import parse_grid, parse_range, points, run_all, variants
+    from unlearn_cli.sweep import parse_grid, parse_range, points, variants
+    from unlearn_cli.workers import run_all
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("a sweep runs in one process", hint="start it without a launcher")
     if draws and trials:
         raise UsageError("--random and --optuna both choose points", hint="give one of them")
+    if (storage and not trials) or (study and not storage):
+        hint = "they go with --optuna; other sweeps need none"
+        raise UsageError("--storage keeps a study, and --study names it", hint=hint)
     if bool(ranges) != bool(draws or trials) and not (trials and grid):
         hint = "say how many, and from where"
         raise UsageError("--random or --optuna, and --range go together", hint=hint)
@@ -88,13 +105,14 @@ def sweep(
 
     choices, drawn = [parse_grid(g) for g in grid], [parse_range(r) for r in ranges]
     if trials:
-        return _search(load, choices, drawn, _seeds(seeds), name, trials, objectives, as_json)
+        kept = {"storage": storage, "study": study}
+        return _search(load, choices, drawn, _seeds(seeds), name, trials, objectives, kept, as_json)
     varied = points(choices, drawn, draws or 0)
     folder, runs = variants(load, varied, _seeds(seeds), name)
     if dry_run:
         return _list(runs, as_json)
-    failures = run_all(folder, runs, _runner(runs, as_json))
-    return _end(folder, failures, as_json)
+    outcome = run_all(folder, runs, _runner(runs, as_json))
+    return _end(folder, outcome, as_json)
 
 
 def _search(
@@ -105,6 +123,7 @@ def _search(
     name: str | None,
     trials: int,
     objectives: str,
+    kept: Mapping[str, str | None],
     as_json: bool,
 ) -> int:
     from unlearn_cli.search import check_installed, search
@@ -112,9 +131,9 @@ def _search(
     check_installed()
     names = [part.strip() for part in objectives.split(",")]
     run = _runner((), as_json)
-    folder, front, failures = search(load, grid, ranges, seeds, name, trials, names, run)
-    code = _end(folder, failures, as_json)
-    for found in front:
+    outcome = search(load, grid, ranges, seeds, name, trials, names, run, **kept)
+    code = _end(outcome.folder, outcome, as_json)
+    for found in outcome.front:
         point = " ".join(f"{key}={value}" for key, value in found.point.items())
         values = ", ".join(f"{n} {abs(v):.4g}" for n, v in zip(names, found.values, strict=True))
         click.echo(f"best     {point}: {values}", err=as_json)
@@ -156,11 +175,12 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
     return run
 
 
-def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:
-    """The comparison on stdout, with the command that makes it again; what failed on stderr."""
+def _end(folder: Path, outcome: Outcome, as_json: bool) -> int:
+    """The comparison on stdout, with the command that makes it again; what failed, and what other
+    workers are still at, on stderr."""
     from unlearn_cli.cli import say
     from unlearn_cli.cli.compare import compare_runs, show, write_plot
-    from unlearn_cli.sweep import finished_runs
+    from unlearn_cli.workers import finished_runs
 
     if finished := finished_runs(folder):
         comparison = compare_runs(finished)
@@ -169,6 +189,8 @@ def _end(folder: Path, failures: Sequence[Failure], as_json: bool) -> int:
         if not as_json:
             plot = f"plot     {folder / PLOT}\n" if plotted else ""
             click.echo(f"\n{plot}again    unlearn compare {folder}")
-    for failure in failures:
+    for name in outcome.elsewhere:
+        say(f"another worker is at {name}")
+    for failure in outcome.failures:
         say(f"error: run {failure.name} failed: {failure.error}")
-    return 1 if failures else 0
+    return 1 if outcome.failures else 0

@@ -24,6 +24,7 @@ from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.lora import folded
 from unlearn_cli.engine.models import Loaded
+from unlearn_cli.engine.quantized import dequantized
 from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.sharding import UNSHARDED, change_weight, part
@@ -192,7 +193,8 @@ class _Measuring:
             return self._read(kept)
         if not job.changes:
             return self._make(job, kept, Memo())
-        with restored(self.loaded.model), folded(self.loaded.model):
+        model = self.loaded.model
+        with dequantized(model), restored(model), folded(model):
             with self.session.stage(job.name, f"Stress the {self._model}: {job.name}"):
                 job.plugin.change(self._subject(job))
             return self._make(job, kept, Memo())

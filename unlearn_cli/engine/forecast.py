@@ -20,11 +20,12 @@ from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.lora import adapt
 from unlearn_cli.engine.models import weight_dtype
 from unlearn_cli.engine.objective import Term
+from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.score import heaviest, look
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import measure
-from unlearn_cli.engine.train import make_optimizer, recompute_activations
+from unlearn_cli.engine.train import recompute_activations
 from unlearn_cli.engine.work import Work, optimization, rows_at_once
 
 MIB, GIB = 2**20, 2**30

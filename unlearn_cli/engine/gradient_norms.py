@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.generate import evaluating
 from unlearn_cli.engine.lora import own_parameters
+from unlearn_cli.engine.quantized import dequantized
 from unlearn_cli.engine.sharding import is_sharded, whole
 
 
@@ -20,10 +21,10 @@ def gradient_norms(scorer: Any, items: Sequence[Encoded]) -> list[float]:
     All tensors of the model itself, whatever is trained; nothing is left in their `.grad`. Of a
     sharded model all processes must take the same rows, since they add up their gradients.
     """
-    parameters = own_parameters(scorer.model)
-    trained = [parameter.requires_grad for parameter in parameters]
     norms = []
-    with evaluating(scorer), torch.enable_grad():
+    with dequantized(scorer.model), evaluating(scorer), torch.enable_grad():
+        parameters = own_parameters(scorer.model)
+        trained = [parameter.requires_grad for parameter in parameters]
         for parameter in parameters:
             parameter.requires_grad_(True)
         for item in items:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearn_cli.engine.quantized import dequantize
 from unlearn_cli.engine.sharding import is_sharded, shard_added, spread
 from unlearn_cli.errors import ModelError, UsageError
 from unlearn_cli.spec.tables import LoraTable
@@ -142,7 +143,9 @@ def folded(model: nn.Module) -> Iterator[None]:
 
 
 def merge(model: Any) -> None:
-    """Put the adapter into the weights for good; the model is a plain one again."""
+    """Put the adapter into the weights for good; the model is a plain one again, and none of its
+    weights has 4 bits."""
+    dequantize(model)
     for name, layer in list(_layers(model)):
         layer.merge()
         parent, _, attribute = name.rpartition(".")

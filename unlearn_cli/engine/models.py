@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unlearn_cli.engine.lora import adapter_config, attach, base_of, read_adapter, write_adapter
+from unlearn_cli.engine.quantized import four_bits, keep_bits
 from unlearn_cli.engine.sharding import is_sharded, one_after_another, spread, whole, whole_weights
 from unlearn_cli.errors import ModelError, RunError, UnlearnError
 from unlearn_cli.spec.tables import ModelTable
@@ -40,7 +41,13 @@ class Loaded:
 
 
 def load_model(
-    table: ModelTable, path: str, device: torch.device, texts: Iterable[str] = (), seed: int = 0
+    table: ModelTable,
+    path: str,
+    device: torch.device,
+    texts: Iterable[str] = (),
+    seed: int = 0,
+    *,
+    quantized: bool = False,
 ) -> Loaded:
     """Load the model and tokenizer at `path` with the settings of `[model]`.
 
@@ -50,6 +57,7 @@ def load_model(
         device: decides what `dtype = "auto"` means; the model itself stays where it was loaded.
         texts: what the tokenizer of `builtin:tiny` is trained on.
         seed: of the random weights of `builtin:tiny`.
+        quantized: hold its weights in 4 bits, on `device`; those of an adapter stay as they are.
 
     Raises:
         ModelError: no model there, damaged, no tokenizer, or not reachable.
@@ -60,7 +68,8 @@ def load_model(
 
         loaded = Loaded(*make_tiny(texts, seed), path)
     else:
-        loaded = Loaded(_load_weights(table, path, device), load_tokenizer(table, path), path)
+        model = _load_weights(table, path, device, quantized)
+        loaded = Loaded(model, load_tokenizer(table, path), path)
     _switch_off_dropout(loaded.model)
     return loaded
 
@@ -109,26 +118,29 @@ def load_tokenizer(
     return tokenizer
 
 
-def _load_weights(table: ModelTable, path: str, device: torch.device) -> Any:
+def _load_weights(table: ModelTable, path: str, device: torch.device, quantized: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     if adapted := _base(table, path):
-        model = _load_weights(*adapted, device)
+        model = _load_weights(*adapted, device, quantized)
         with _explained(path, "adapter"):
             attach(model, path, table.revision)
         return model
     where = _locate(path)
-    attention = {} if table.attention == "auto" else {"attn_implementation": table.attention}
+    dtype = weight_dtype(table, device)
+    options = _options(table, where) | (four_bits(dtype, device) if quantized else {})
+    if table.attention != "auto":
+        options["attn_implementation"] = table.attention
     # The conversion of a GGUF file draws its own progress bar, over ours.
     silent = redirect_stderr(io.StringIO()) if where.options else nullcontext()
     with _explained(path, "model"), silent:
         model = AutoModelForCausalLM.from_pretrained(
             where.name,
-            dtype=weight_dtype(table, device),
+            dtype=dtype,
             use_safetensors=True,  # a .bin file is a pickle, which may hold code
-            **attention,
-            **_options(table, where),
+            **options,
         )
+    keep_bits(model)
     if where.options:
         # A GGUF file leaves its quantization in the config, and save_pretrained then refuses.
         model.config.__dict__.pop("quantization_config", None)

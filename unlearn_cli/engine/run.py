@@ -133,7 +133,15 @@ class Run:
 
     def _merge_adapter(self, loaded: Loaded) -> None:
         """A target with an adapter becomes a plain model, so that it can get one of this run."""
-        if adapter_config(loaded.model) and self.spec.lora.rank and not self.spec.lora.merge:
+        if adapter_config(loaded.model) is None:
+            return
+        if self.spec.lora.base == "nf4":
+            raise UsageError(
+                "the model is an adapter, whose sum with its base cannot be loaded in 4 bits",
+                where="[lora].base",
+                hint="merge it into its base first, or leave lora.base out",
+            )
+        if self.spec.lora.rank and not self.spec.lora.merge:
             raise UsageError(
                 "the model is an adapter itself, and an adapter of an adapter loads nowhere",
                 where="[lora].merge",

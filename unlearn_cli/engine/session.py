@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class Session:
     def __init__(self, spec: Spec, listener: Listener) -> None:
         transformers_logging.disable_progress_bar()  # the engine emits events and never prints
         transformers_logging.set_verbosity_error()
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels on import
         self.spec, self.listener = spec, listener
         _refuse_twins(spec)
         self.accelerator = _accelerator(spec)
@@ -134,12 +136,16 @@ class Session:
         return (text for rows in splits for row in rows for text in _texts(row))
 
     def load(self, path: str, *, whole: bool = False) -> Loaded:
-        """Load a model and put it, or its part of it, on this process's device; `whole` merges an
-        adapter into it."""
+        """Load a model and put it, or its part of it, on this process's device. `whole`: not in 4
+        bits, and with an adapter merged into it."""
+        spec = self.spec
         texts = self.texts() if path.startswith("builtin:") else ()
+        quantized = spec.lora.base == "nf4" and not whole
 
         def load() -> Loaded:
-            loaded = load_model(self.spec.model, path, self.device, texts, self.spec.seed)
+            loaded = load_model(
+                spec.model, path, self.device, texts, spec.seed, quantized=quantized
+            )
             if whole:
                 merge(loaded.model)
             if self.sharded:

@@ -131,6 +131,7 @@ class FineTuning:
                 recipe.max_grad_norm,
                 session.spec.train.micro_batch,
                 session.spec.train.activation_checkpointing,
+                recipe.optimizer,
             ),
             checkpoints,
             stage=stage,

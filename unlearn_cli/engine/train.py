@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine import memory
@@ -23,6 +22,7 @@ from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoothed
 from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term
+from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.sharding import (
     is_sharded,
@@ -46,6 +46,7 @@ class Optimization:
     max_grad_norm: float
     micro_batch: int | Literal["auto"]
     activation_checkpointing: bool = False
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -297,17 +298,6 @@ def recompute_activations(model: Any) -> None:
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def make_optimizer(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:
-    """AdamW; biases and norm weights are not decayed, as everywhere in the field."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    fused = all(p.device.type in ("cuda", "cpu") for p in parameters)
-    return torch.optim.AdamW(groups, lr=options.learning_rate, fused=fused)
 
 
 def _warmup(options: Optimization, plan: Plan) -> int:

@@ -57,7 +57,8 @@ class Unlearning:
         The reference is the model without an adapter, so it is asked before that is put in."""
         spec, work, model = self.spec, self.work, self.loaded.model
         trained: Sequence[str] = work.choice.parameters
-        train_only(model, trained)
+        if spec.lora.base == "full":  # 4 bits have no gradients
+            train_only(model, trained)
         terms = work.terms(spec, self._stores())
         if spec.wrap.saliency is not None:
             trained = self._salient(terms[0])
@@ -91,7 +92,8 @@ class Unlearning:
             merge(self.loaded.model)
         if not hasattr(self.work.method, "edit"):
             return
-        unchanged = self.session.load(self.loaded.source, whole=True)
+        unchanged = self.session.load(self.loaded.source)
+        merge(unchanged.model)
         before = dict(unchanged.model.named_parameters())
         after = dict(self.loaded.model.named_parameters())
         for name in self.work.choice.parameters:

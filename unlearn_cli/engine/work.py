@@ -10,6 +10,7 @@ from typing import Any
 
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Row
+from unlearn_cli.engine import quantized
 from unlearn_cli.engine.data import load_alternates
 from unlearn_cli.engine.encode import Encoded, Encoder, asked
 from unlearn_cli.engine.gradients import Smoothing
@@ -133,6 +134,7 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
             where="[checkpoints].best",
             hint="leave it out",
         )
+    quantized.check(spec)
     if spec.lora.rank:
         _check_lora(spec, method)
     return method, needs
@@ -141,11 +143,18 @@ def build_method(spec: Spec) -> tuple[Any, Needs]:
 def _check_lora(spec: Spec, method: Any) -> None:
     """Raise UsageError where `[lora]` cannot be."""
     check_installed("[lora]")
+    in_code = not spec.target.base and str(spec.model.path).startswith("builtin:")
+    if in_code and spec.lora.base == "nf4":
+        raise UsageError(
+            "a model that is made in code cannot be loaded in 4 bits",
+            where="[lora].base",
+            hint="name it as target.base, or leave lora.base out",
+        )
     if spec.lora.merge:
         return
     if hasattr(method, "edit"):
         reason = f"method {spec.method.name!r} makes its model of the trained weights"
-    elif not spec.target.base and str(spec.model.path).startswith("builtin:"):
+    elif in_code:
         reason = "the model is made in code: an adapter of it could not be loaded"
     else:
         return
@@ -238,6 +247,7 @@ def optimization(spec: Spec) -> Optimization:
         train.max_grad_norm,
         train.micro_batch,
         train.activation_checkpointing,
+        train.optimizer,
     )
 
 

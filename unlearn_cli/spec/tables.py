@@ -15,6 +15,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Every = Literal["epoch", "end"] | PositiveInt
 Text = Annotated[str, Field(min_length=1)]
+OptimizerName = Literal["adamw", "adamw_8bit", "adafactor"]
 Condition = Annotated[
     str, Field(pattern=r"^\s*(<=|>=|<|>)\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$")
 ]
@@ -123,9 +124,11 @@ class RecipeTable(TableModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Epochs of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW weight decay."""
+    """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip gradients to this L2 norm; 0 does not clip."""
+    optimizer: OptimizerName = "adamw"
+    """As `train.optimizer`."""
 
 
 class TargetTable(RecipeTable):
@@ -212,6 +215,10 @@ class LoraTable(TableModel):
     """Scale by alpha / sqrt(rank)."""
     dora: bool = False
     """Train the norms of the weights' columns besides."""
+    base: Literal["full", "nf4"] = "full"
+    """How the weights under the adapter are held: as `[model]` says, or in 4 bits (QLoRA; extra
+    `quantized`), half a byte a parameter for all linear layers but the output layer. Every model of
+    the run that is measured is then held so; one that is fine-tuned first is not."""
     merge: bool = False
     """Put the adapter into the weights when training ends: a whole model is measured and saved, and
     not an adapter."""
@@ -237,9 +244,14 @@ class TrainTable(TableModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW weight decay."""
+    """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Clip gradients to this L2 norm; 0 does not clip."""
+    optimizer: OptimizerName = "adamw"
+    """What it keeps in memory for each parameter that is trained: `adamw` 8 bytes (4 in bfloat16),
+    `adamw_8bit` 2 (extra `quantized`; tensors of less than 4096 parameters 8), `adafactor` less
+    than 0.1, as it keeps a value for each row and each column. The `learning_rate` of `adafactor`
+    is relative to the root mean square of each tensor."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast of the forward pass; fp16 needs an accelerator."""
     activation_checkpointing: bool = False

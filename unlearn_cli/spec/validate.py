@@ -39,6 +39,7 @@ def rule_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         if None not in (lookup(data, (table, one)), lookup(data, (table, other))):
             yield Problem((table, other), f"given together with {one}", "keep one of the two")
     yield from _best_problems(data)
+    yield from _four_bit_problems(data)
     yield from _text_problems(data)
 
 
@@ -46,6 +47,22 @@ def _best_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if lookup(data, ("checkpoints", "best")) is not None and not data.get("evaluate"):
         what = "there is no evaluation to choose by"
         yield Problem(("checkpoints", "best"), what, "add a table [[evaluate]]")
+
+
+def _four_bit_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """An adapter is all that can be trained on weights of 4 bits."""
+    if lookup(data, ("lora", "base")) != "nf4":
+        return
+    if lookup(data, ("lora", "rank")) is None:
+        hint = "set lora.rank, or leave lora.base out"
+        yield Problem(("lora", "base"), "there is no adapter to train on it", hint)
+    if lookup(data, ("wrap", "saliency")) is not None:
+        what = "needs gradients of the weights, and those in 4 bits have none"
+        yield Problem(("wrap", "saliency"), what, 'leave it out, or set lora.base = "full"')
+    path = lookup(data, ("model", "path"))
+    if lookup(data, ("target", "base")) is None and str(path).endswith(".gguf"):
+        hint = 'name the model that it was made from, or set lora.base = "full"'
+        yield Problem(("model", "path"), "a .gguf file cannot be loaded in 4 bits", hint)
 
 
 def _text_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
