@@ -70,7 +70,7 @@ def test_what_is_written_is_clean(written: dict[Kind, Path]) -> None:
 @pytest.mark.slow
 def test_what_is_written_has_strict_types(written: dict[Kind, Path]) -> None:
     """mypy --strict, with the settings and the cache of the project, so torch is not read again."""
-    options = [
+    options: list[str | Path] = [
         "--config-file",
         ROOT / "pyproject.toml",
         "--strict",
