@@ -81,18 +81,21 @@ def big_data(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """The built wheel in a clean environment, and a stranger's plugin beside it."""
-    built = Path(session.create_tmp()) / "wheel"
-    shutil.rmtree(built, ignore_errors=True)
+    """The built wheel in a clean environment, and beside it the plugin that it writes."""
+    temporary = Path(session.create_tmp())
+    built, plugin = temporary / "wheel", temporary / "plugin"
+    for folder in (built, plugin, temporary / "runs"):
+        shutil.rmtree(folder, ignore_errors=True)
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), ".")
     wheels = [str(path) for path in built.glob("*.whl")]
-    session.install("--quiet", *CONSTRAINTS, *wheels, "./docs/example-plugin")
-    example = ROOT / "docs" / "example-plugin" / "try-myalgo.toml"
-    session.chdir(session.create_tmp())  # away from the sources, which Python would find first
-    shutil.rmtree("runs", ignore_errors=True)
+    session.install("--quiet", *CONSTRAINTS, *wheels, "pytest")
+    session.run("unlearn", "new-plugin", "myalgo", "--hooks", "--output", str(plugin))
+    session.install("--quiet", *CONSTRAINTS, "-e", str(plugin))
+    session.chdir(temporary)  # away from the sources, which Python would find first
+    session.run("pytest", "-q", "plugin")
     session.run("unlearn", "list-methods")
     session.run("unlearn", "hello-myalgo")
-    session.run("unlearn", "run", str(example), env={"UNLEARN_CACHE": "cache"})
+    session.run("unlearn", "run", "plugin/try-myalgo.toml", env={"UNLEARN_CACHE": "cache"})
     model = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(r'{}')"
     session.run("python", "-c", model.format("runs/try-myalgo/model"))
 

@@ -1,4 +1,4 @@
-"""Writes `docs/reference/` from the code: `python docs/generate.py`, or `--check` to compare."""
+"""Writes the reference pages and the example plugin; with `--check`, compares."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
+import generate_api
 
 from unlearn_cli import catalog
 from unlearn_cli.catalog.source import Source, docstring, shared_options
 from unlearn_cli.cli import COMMANDS, unlearn
 from unlearn_cli.hooks import Hooks
+from unlearn_cli.new_plugin import render
 from unlearn_cli.spec import tables
 
-FOLDER = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+API = "reference/api.md"
 DISTRIBUTION = "unlearn-cli"
 """Pages describe what comes with the tool, whatever else is installed."""
 HELP_WIDTH = 96
@@ -31,18 +34,19 @@ TITLES: dict[catalog.Kind, str] = {
 
 
 def pages() -> dict[str, str]:
-    """File name -> text of every generated page."""
-    return {
+    """Path below `docs` -> text of everything that is generated."""
+    reference = {
         "cli.md": _page("Commands", _cli()),
         "spec.md": _page("The spec", _spec()),
         "methods.md": _page("Methods", _methods()),
+        "api.md": _page("The plugin API", generate_api.blocks()),
         "plugins.md": _page("Data sets, evaluators, metrics and hooks", _plugins()),
     }
-
-
-def stale() -> list[str]:
-    """Names of the pages that are not what the code says."""
-    return [name for name, text in pages().items() if _read(FOLDER / name) != text]
+    example = render("myalgo", "method", hooks=True)
+    return {
+        **{f"reference/{name}": text for name, text in reference.items()},
+        **{f"example-plugin/{name}": text for name, text in example.items()},
+    }
 
 
 def _read(file: Path) -> str:
@@ -122,7 +126,8 @@ def _plugins() -> Iterator[str]:
     yield (
         "Named things are entry points of the groups `unlearn.methods`, `unlearn.datasets`, "
         "`unlearn.evaluators` and `unlearn.metrics`; occasions are hooks, in modules named by the "
-        "group `unlearn`. [The example plugin](../example-plugin/README.md) has both."
+        "group `unlearn`. [Writing a plugin](../writing-plugins.md) explains both; [the example]"
+        "(../example-plugin/README.md) has both."
     )
     for kind, title in TITLES.items():
         for plugin in _ours(kind):
@@ -144,12 +149,11 @@ def _plugin(plugin: catalog.Plugin, title: str) -> Iterator[str]:
 
 
 def _hook(name: str, function: object) -> Iterator[str]:
-    """Prose, then the example, whose indentation may be deeper."""
-    prose, _, _ = inspect.cleandoc(function.__doc__ or "").partition("@hookimpl")
-    example = inspect.cleandoc(function.__doc__ or "")[len(prose.rstrip(" ")) :]
+    """Prose, then the example: what is indented behind it."""
+    prose, _, example = inspect.cleandoc(function.__doc__ or "").partition("\n\n    ")
     yield f"## Hook: {name}"
-    yield prose.strip()
-    yield _fence(textwrap.dedent(example), "python")
+    yield prose
+    yield _fence(textwrap.dedent(f"    {example}"), "python")
 
 
 def _options(options: Sequence[catalog.Option]) -> str:
@@ -181,14 +185,18 @@ def _fence(text: str, language: str) -> str:
 
 
 def main() -> int:
-    """Write the pages, or with `--check` say which are stale; exit code 1 where one is."""
+    """Write all of it, or with `--check` say what is stale; exit code 1 where something is."""
+    found = pages()
+    if unversioned := generate_api.unversioned(_read(DOCS / API), found[API]):
+        sys.stderr.write(f"{unversioned}\n")
+        return 1
     if "--check" in sys.argv:
-        old = stale()
-        sys.stderr.writelines(f"{FOLDER.name}/{name} is stale: nox -s write_docs\n" for name in old)
+        old = [name for name, text in found.items() if _read(DOCS / name) != text]
+        sys.stderr.writelines(f"docs/{name} is stale: nox -s write_docs\n" for name in old)
         return 1 if old else 0
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in pages().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+    for name, text in found.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_text(text, encoding="utf-8")
     return 0
 
 

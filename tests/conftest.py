@@ -14,6 +14,11 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 Install = Callable[..., Path]
 
 
@@ -34,12 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     def install(name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str) -> Path:
         folder = tmp_path / name
-        metadata = folder / f"{name.replace('-', '_')}-1.2.dist-info"
-        metadata.mkdir(parents=True)
-        metadata.joinpath("METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8"
-        )
-        metadata.joinpath("entry_points.txt").write_text(_ini(entry_points), encoding="utf-8")
+        write_metadata(folder, name, entry_points)
         for module, text in modules.items():
             folder.joinpath(f"{module}.py").write_text(dedent(text), encoding="utf-8")
         monkeypatch.syspath_prepend(folder)
@@ -50,6 +50,23 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     for module in set(sys.modules) - before:
         if str(getattr(sys.modules[module], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[module]
+
+
+def install_folder(folder: Path) -> None:
+    """What `pip install -e` does for `unlearn`: the metadata that `pyproject.toml` asks for, in the
+    folder itself, which the caller puts on the path."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    write_metadata(folder, project["name"], project["entry-points"])
+
+
+def write_metadata(folder: Path, name: str, entry_points: Mapping[str, Mapping[str, str]]) -> None:
+    """The `.dist-info` of a distribution whose modules stand in `folder`."""
+    metadata = folder / f"{name.replace('-', '_')}-1.2.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    metadata.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8"
+    )
+    metadata.joinpath("entry_points.txt").write_text(_ini(entry_points), encoding="utf-8")
 
 
 def _ini(groups: Mapping[str, Mapping[str, str]]) -> str:

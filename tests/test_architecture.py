@@ -173,6 +173,7 @@ def test_only_the_commands_and_the_console_print(folder: Path) -> None:
         ["list-evaluators"],
         ["list-metrics", "--json"],
         ["show", "npo"],
+        ["new-plugin", "--help"],
     ],
     ids=" ".join,
 )

@@ -1,16 +1,21 @@
-"""Hooks: any subset of arguments, one broken plugin beside working ones."""
+"""Hooks: the documented examples, any subset of arguments, a broken plugin beside working ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from unlearn_cli import hooks
+from unlearn_cli.cli.result import write
 from unlearn_cli.errors import PluginError
-from unlearn_cli.events import Event, Notice
+from unlearn_cli.events import Event, Notice, RunFinished
+from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import DataTable, MethodTable, Spec
 
 Install = Callable[..., Path]
@@ -56,12 +61,60 @@ RAISES = module(
 )
 
 
-def test_every_occasion_is_documented_with_an_example() -> None:
-    """A plugin author finds each hook explained, with code, where it is specified."""
-    specified = {n: f for n, f in vars(hooks.Hooks).items() if not n.startswith("_")}
+def example(hook: str) -> str:
+    """The code in the documentation of a hook: what is indented behind the prose."""
+    return cleandoc(getattr(hooks.Hooks, hook).__doc__).partition("\n\n    ")[2]
 
-    assert set(specified) == {"register_commands", "run_event", "change_spec", "report_sections"}
-    assert [name for name, f in specified.items() if "@hookimpl" not in (f.__doc__ or "")] == []
+
+@pytest.fixture
+def documented(install: Install) -> None:
+    """A plugin for every hook, each with the code of that hook's documentation."""
+    specified = [name for name in vars(hooks.Hooks) if not name.startswith("_")]
+    assert specified == ["register_commands", "run_event", "change_spec", "report_sections"]
+    assert [name for name in specified if "@hookimpl" not in example(name)] == []
+    for name in specified:
+        install(f"unlearn-{name}", {"unlearn": {name: name}}, **{name: f"    {example(name)}"})
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_command_is_there() -> None:
+    """What stands under `register_commands` adds a command that greets."""
+    group = click.Group()
+    hooks.call("register_commands", unexpected, cli=group)
+    result = CliRunner().invoke(group, ["hello"])
+
+    assert (result.exit_code, result.output) == (0, "hello\n")
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_notifier_tells_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands under `run_event` writes one line a finished run, and none on other events."""
+    monkeypatch.chdir(tmp_path)
+    listen = hooks.watcher(unexpected)
+    listen(Notice("hello"))
+    assert not Path("finished.txt").exists()
+    for name in ("a", "b"):
+        listen(RunFinished("forgotten", "", f"runs/{name}", 1.0))
+
+    assert Path("finished.txt").read_text() == "runs/a forgotten\nruns/b forgotten\n"
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_change_is_in_the_spec() -> None:
+    """What stands under `change_spec` sends runs to a folder of their method."""
+    assert hooks.change_spec(SPEC).output.folder == "runs-of-npo"
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_section_is_in_the_report(tmp_path: Path) -> None:
+    """What stands under `report_sections` is a part of the page, with the run's name escaped."""
+    run = RunFolder.create(tmp_path / "a<b", 'name = "a"')
+    page = write(run).read_text(encoding="utf-8")
+
+    assert "Approval" in page
+    assert "<p>To be approved: a&lt;b</p>" in page
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,15 @@
 """Occasions on which a plugin may act: every hook there is, each documented with an example.
 
 A plugin is a module named by an entry point of the group `unlearn`; it imports nothing heavy,
-because it is imported whenever the command starts:
+because it is imported whenever the command starts (`unlearn_cli.events` brings numpy: import it in
+a function):
 
     [project.entry-points.unlearn]
     myalgo = "unlearn_myalgo.hooks"
 
-Its functions are marked with `hookimpl` and may take any subset of a hook's arguments:
-
-    from unlearn_cli.hooks import hookimpl
-
-    @hookimpl
-    def run_event(event): ...
-
-A plugin that fails to import is a problem with a name; the others work.
+Its functions are marked with `hookimpl` and may take any subset of a hook's arguments. A plugin
+that fails to import is a problem with a name; the others work. The examples are run by
+`tests/test_hooks.py`.
 """
 
 from __future__ import annotations
@@ -31,13 +27,17 @@ if TYPE_CHECKING:
     import click
 
     from unlearn_cli.events import Event
+    from unlearn_cli.runs import RunFolder
     from unlearn_cli.spec.tables import Spec
+
+__all__ = ["Hooks", "hookimpl"]
 
 GROUP = "unlearn"
 """Name of the pluggy project and of the entry-point group."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+"""Marks a function of a plugin's module as one of the hooks."""
 
 
 class Hooks:
@@ -47,9 +47,19 @@ class Hooks:
     def register_commands(self, cli: click.Group) -> None:
         """Add commands to `unlearn`. A name that is taken stays as it is.
 
-        @hookimpl
-        def register_commands(cli):
-            @cli.command("hello")
+        Commands are made with click. What they need they should import when they are called.
+
+            import click
+
+            from unlearn_cli.hooks import hookimpl
+
+
+            @hookimpl
+            def register_commands(cli):
+                cli.add_command(hello)
+
+
+            @click.command(help="Greet.")
             def hello():
                 click.echo("hello")
         """
@@ -58,10 +68,20 @@ class Hooks:
     def run_event(self, event: Event) -> None:
         """Watch a run: called on the main process with every event (`unlearn_cli.events`).
 
-        @hookimpl
-        def run_event(event):
-            if isinstance(event, RunFinished):
-                notify(event.verdict)
+        A watcher that raises is named once and then left out; the run goes on.
+
+            from pathlib import Path
+
+            from unlearn_cli.hooks import hookimpl
+
+
+            @hookimpl
+            def run_event(event):
+                from unlearn_cli.events import RunFinished
+
+                if isinstance(event, RunFinished):
+                    with Path("finished.txt").open("a") as file:
+                        print(event.folder, event.verdict, file=file)
         """
 
     @hookspec
@@ -69,22 +89,32 @@ class Hooks:
         """Change a spec before it runs: return a changed copy, or None to leave it.
 
         Plugins are asked one after the other, each with what the one before it returned. What comes
-        out is written to the run folder, so a run says what it did.
+        out is written to the run folder, so a run says what it did. Where one raises, nothing runs.
+
+            from unlearn_cli.hooks import hookimpl
+
 
             @hookimpl
             def change_spec(spec):
-                return spec.model_copy(update={"seed": 7})
+                output = spec.output.model_copy(update={"folder": f"runs-of-{spec.method.name}"})
+                return spec.model_copy(update={"output": output})
         """
 
     @hookspec
-    def report_sections(self, run: Any) -> list[tuple[str, str]] | None:
+    def report_sections(self, run: RunFolder) -> list[tuple[str, str]] | None:
         """Add sections to the report of a run: (title, HTML), placed after the tool's own.
 
-        The HTML goes into the page as it is: escape what came out of data.
+        Of the run, `folder`, `manifest`, `events()` and `evaluations()` may be read. The HTML goes
+        into the page as it is: escape what came out of data.
+
+            from html import escape
+
+            from unlearn_cli.hooks import hookimpl
+
 
             @hookimpl
             def report_sections(run):
-                return [("Approval", "<p>Reviewed by ...</p>")]
+                return [("Approval", f"<p>To be approved: {escape(run.folder.name)}</p>")]
         """
 
 

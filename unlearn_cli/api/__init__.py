@@ -13,13 +13,17 @@ from unlearn_cli.api.data import (
     Message,
     Reading,
     Row,
+    RowKind,
     Split,
 )
 from unlearn_cli.api.evaluate import (
+    Answer,
     AnswerScore,
     Decoding,
+    Direction,
     Evaluator,
     Harness,
+    Need,
     Number,
     Probe,
     Recipe,
@@ -31,14 +35,23 @@ from unlearn_cli.api.evaluate import (
     Table,
     about_forget,
 )
-from unlearn_cli.api.method import Method, MethodDefaults, Progress, Weights
+from unlearn_cli.api.method import Method, MethodDefaults, Progress, RetainTerm, Weights
+
+API_VERSION = "1.0.0"
+"""Version of all that plugins import: this package, and `hooks`, `events`, `errors` and `testing`
+of `unlearn_cli`, as `docs/reference/api.md` lists it. Semantic: the first number rises where
+something is gone or means something else, the second where something is added, the third where a
+fault is repaired."""
 
 __all__ = [
+    "API_VERSION",
+    "Answer",
     "AnswerScore",
     "Bundle",
     "DataContext",
     "Dataset",
     "Decoding",
+    "Direction",
     "Evaluator",
     "Harness",
     "Keep",
@@ -46,12 +59,15 @@ __all__ = [
     "Message",
     "Method",
     "MethodDefaults",
+    "Need",
     "Number",
     "Probe",
     "Progress",
     "Reading",
     "Recipe",
+    "RetainTerm",
     "Row",
+    "RowKind",
     "RowMetric",
     "ScoredRow",
     "Split",

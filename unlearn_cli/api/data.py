@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 RowKind = Literal["chat", "completion", "text"]
+"""What a row is: a conversation, a prompt with its completion, or plain text."""
 Location = Annotated[str, "location"]
 """A path or hub id; a relative path that exists is made absolute in the resolved spec."""
 

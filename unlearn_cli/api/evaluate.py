@@ -23,6 +23,7 @@ from unlearn_cli.api.data import Bundle, Row
 Direction = Literal["higher", "lower", "reference"]
 """What an unlearned model should show: more, less, or the value of the retain reference."""
 Answer = Literal["answer", "paraphrase", "perturbed"]
+"""Which answers of a row are scored: the true one, that in other words, the false ones."""
 Need = Literal[
     "answer", "paraphrase", "perturbed", "generation", "samples", "distribution", "gradient"
 ]

@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 RetainTerm = Literal["none", "nll", "kl", "hidden", "hidden_norm"]
+"""The retain term, as in `MethodDefaults.retain`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Progress:
 
 @runtime_checkable
 class Method(Protocol):
-    """See the module's docstring."""
+    """A method plugin: a frozen dataclass whose fields are its options in `[method]`; the module's
+    docstring says what else it may have."""
 
     @property
     def forget_loss(self) -> Any:

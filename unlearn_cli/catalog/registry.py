@@ -71,12 +71,16 @@ def build(kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
         PluginError: see `load`.
         SpecError: one problem for every option that is unknown, missing or does not fit.
     """
-    cls = load(kind, name)
-    checked = _validated(f"{kind} {name}", cls, options)
+    return make(load(kind, name), options, f"{kind} {name}")
+
+
+def make(cls: type[Any], options: Mapping[str, Any], where: str) -> Any:
+    """Make an instance of a plugin's class, as `build` does; problems stand at `where.OPTION`."""
+    checked = _validated(where, cls, options)
     try:
         return cls(**checked)
     except (ValueError, TypeError) as error:  # raised by the plugin's own __post_init__
-        raise SpecError([UsageError(str(error), where=f"{kind} {name}")]) from error
+        raise SpecError([UsageError(str(error), where=where)]) from error
 
 
 def _entries(kind: Kind) -> Iterator[EntryPoint]:

@@ -42,6 +42,10 @@ COMMANDS = {
     "list-evaluators": ("unlearn_cli.cli.listing:list_evaluators", "List the evaluators."),
     "list-metrics": ("unlearn_cli.cli.listing:list_metrics", "List the metrics."),
     "show": ("unlearn_cli.cli.listing:show", "Show a plugin: options, paper, where it is defined."),
+    "new-plugin": (
+        "unlearn_cli.cli.new_plugin:new_plugin",
+        "Write a plugin to start from, with tests that pass.",
+    ),
 }
 """Name of a command -> where it is defined, and its line in `unlearn --help`."""
 

@@ -1,12 +1,13 @@
-"""The method by hand, and the plugin as `unlearn` sees it."""
+"""The loss by hand, the contract of every method, and the plugin as `unlearn` finds it."""
 
 import math
+from importlib.metadata import entry_points
 
 import torch
-from unlearn_myalgo.myalgo import MyAlgo
-
-from unlearn_cli import catalog
 from unlearn_cli.api.scores import Scores
+from unlearn_cli.testing import check_method
+
+from unlearn_myalgo.myalgo import Myalgo
 
 
 def scores(*logp: float) -> Scores:
@@ -18,7 +19,7 @@ def scores(*logp: float) -> Scores:
 
 def test_loss_is_what_is_missing_to_the_ceiling() -> None:
     """A certain token is the whole ceiling away, a token at the ceiling or beyond nothing."""
-    loss = MyAlgo(ceiling=2.0).forget_loss(scores(0.0, -0.5, -2.0, -7.0))
+    loss = Myalgo(ceiling=2.0).forget_loss(scores(0.0, -0.5, -2.0, -7.0))
 
     assert loss.tolist() == [2.0, 1.5, 0.0, 0.0]
 
@@ -26,17 +27,19 @@ def test_loss_is_what_is_missing_to_the_ceiling() -> None:
 def test_only_tokens_below_the_ceiling_are_pushed() -> None:
     """The gradient with respect to a log-probability is 1 below the ceiling and 0 above it."""
     forget = scores(math.log(0.9), -7.0)
-    MyAlgo(ceiling=2.0).forget_loss(forget).sum().backward()
+    torch.autograd.backward(Myalgo(ceiling=2.0).forget_loss(forget).sum())
 
     assert forget.token_logp.grad is not None
     assert forget.token_logp.grad.tolist() == [1.0, 0.0]
 
 
-def test_unlearn_finds_the_method() -> None:
-    """The entry point is read: requirements, option and defaults are listed, and it builds."""
-    plugin = catalog.find("method", "myalgo")
+def test_it_keeps_the_contract() -> None:
+    """Finite, independent of the micro-batch, resumable, and it forgets."""
+    check_method(Myalgo())
 
-    assert plugin.distribution == "unlearn-myalgo"
-    assert plugin.requires == ("forget",)
-    assert plugin.error == ""
-    assert catalog.build("method", "myalgo", {"ceiling": 3.0}) == MyAlgo(ceiling=3.0)
+
+def test_unlearn_finds_it() -> None:
+    """The entry point leads to the class."""
+    (entry,) = entry_points(group="unlearn.methods", name="myalgo")
+
+    assert entry.load() is Myalgo

@@ -1,1 +1,1 @@
-"""An example of a third-party plugin for `unlearn`."""
+"""A method for `unlearn`."""

@@ -1,9 +1,12 @@
 """What this plugin does on occasions: one command, and a line when a run has ended."""
 
-import click
+from typing import TYPE_CHECKING
 
-from unlearn_cli.events import Event, RunFinished
+import click
 from unlearn_cli.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from unlearn_cli.events import Event
 
 
 @hookimpl
@@ -13,8 +16,10 @@ def register_commands(cli: click.Group) -> None:
 
 
 @hookimpl
-def run_event(event: Event) -> None:
+def run_event(event: "Event") -> None:
     """Say where the results are, on stderr, when a run is over."""
+    from unlearn_cli.events import RunFinished
+
     if isinstance(event, RunFinished):
         click.echo(f"myalgo saw the end of {event.folder}: {event.verdict}", err=True)
 

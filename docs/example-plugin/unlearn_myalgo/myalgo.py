@@ -5,13 +5,12 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 from torch import Tensor
-
 from unlearn_cli.api import MethodDefaults
 from unlearn_cli.api.scores import Scores
 
 
 @dataclass(frozen=True)
-class MyAlgo:
+class Myalgo:
     """Clipped gradient ascent: push a token down until it is forgotten, then leave it alone.
 
         L = mean_t max(c - l_t, 0)      l_t = -log p(token t), c = `ceiling`
@@ -21,7 +20,7 @@ class MyAlgo:
     tokens l_t = ln V, so a ceiling above ln V (about 10.8 for 50,000 tokens) asks for more than
     not knowing.
 
-    Source: no paper; it is the example plugin of unlearn.
+    Source: no paper; `unlearn new-plugin` starts with it.
     """
 
     ceiling: Annotated[float, Gt(0)] = 5.0

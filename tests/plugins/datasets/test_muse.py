@@ -35,14 +35,18 @@ SPLITS: Mapping[str, list[dict[str, str]]] = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write(folder: Path) -> Path:
     """Two texts to forget, and what else MUSE asks, with the columns of the benchmark."""
     for name, rows in SPLITS.items():
-        file = tmp_path / f"{name}.jsonl"
+        file = folder / f"{name}.jsonl"
         file.parent.mkdir(exist_ok=True)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path)
 
 
 def load(folder: Path, **options: Any) -> Bundle:

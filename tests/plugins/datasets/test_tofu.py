@@ -65,14 +65,18 @@ def test_sizes_alone_make_a_small_run() -> None:
     assert set(ids(bundle.rows("retain"))) <= set(ids(bundle.retain))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write(folder: Path) -> Path:
     """Forty rows to forget, nine to keep, with the columns of the benchmark."""
     row = {"question": "q", "answer": "a", "perturbed_answer": ["x"]}
     counts = {"forget01": 40, "retain99": 9, "forget01_perturbed": 40, "retain_perturbed": 8}
     for name, count in (counts | {"real_authors_perturbed": 2, "world_facts_perturbed": 2}).items():
-        (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * count)
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * count)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path)
 
 
 def test_retain_is_evaluated_on_rows_that_were_trained_on(folder: Path) -> None:

@@ -23,12 +23,16 @@ CORPORA = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write(folder: Path) -> Path:
     for name, texts in CORPORA.items():
         lines = [json.dumps({"text": text, "title": "t"}) + "\n" for text in texts]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path)
 
 
 def load(folder: Path, **options: Any) -> Bundle:
