@@ -30,6 +30,10 @@ COMMANDS = {
     "report": ("unlearn_cli.cli.report:report", "Write the report of a run again, or of several."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
+    "convert": (
+        "unlearn_cli.cli.convert:convert",
+        "Turn a command of open-unlearning into a spec.",
+    ),
     "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),
     "list-methods": ("unlearn_cli.cli.listing:list_methods", "List the unlearning methods."),
     "list-datasets": ("unlearn_cli.cli.listing:list_datasets", "List the data sets."),
