@@ -205,6 +205,8 @@ class Model:
     """System message of its chat template."""
     prompt: str | None = None
     """Its own prompt, where the chat template is not used."""
+    dtype: str | None = "bfloat16"
+    """Of the weights; None where the file leaves it to transformers."""
 
 
 _HELPFUL = "You are a helpful assistant."
@@ -218,6 +220,7 @@ MODELS: Mapping[str, Model] = {
     ),
     "Llama-2-7b-hf": Model("meta-llama/Llama-2-7b-hf", prompt=_PLAIN),
     "Llama-2-13b-hf": Model("meta-llama/Llama-2-13b-hf", prompt=_PLAIN),
+    "phi-1_5": Model("microsoft/phi-1_5", prompt=_PLAIN, dtype=None),
     "Phi-3.5-mini-instruct": Model("microsoft/Phi-3.5-mini-instruct", _HELPFUL),
     "Qwen2.5-1.5B-Instruct": Model("Qwen/Qwen2.5-1.5B-Instruct", _HELPFUL),
     "Qwen2.5-3B-Instruct": Model("Qwen/Qwen2.5-3B-Instruct", _HELPFUL),

@@ -95,7 +95,7 @@ def _model(config: Config, draft: Draft) -> None:
     if config.get(f"{MODEL}torch_dtype"):
         draft.put("model.dtype", _choice(config, f"{MODEL}torch_dtype", DTYPES))
     elif config.model:
-        draft.put("model.dtype", "bfloat16", why=f"model/{config.model_name}.yaml")
+        draft.put("model.dtype", config.model.dtype, why=f"model/{config.model_name}.yaml")
     if config.model and config.experiment.benchmark == "tofu":
         file = f"model/{config.model_name}.yaml"
         draft.put("template.system", config.model.system, why=file)
