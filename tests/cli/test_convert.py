@@ -24,7 +24,8 @@ def unlearn(*args: str) -> int:
 def test_the_spec_is_on_stdout_and_the_notes_on_stderr(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """So that it can be piped; exit code 0 in spite of notes, with and without `--`."""
+    """So that it can be piped; exit code 0 in spite of notes, with and without `--`,
+    in quotes or not."""
     assert unlearn(*COMMAND) == 0
     printed = capsys.readouterr()
     (tmp_path / "x.toml").write_text(printed.out, encoding="utf-8")
@@ -33,8 +34,9 @@ def test_the_spec_is_on_stdout_and_the_notes_on_stderr(
     assert printed.err.startswith("note: trainer.args.logging_steps=1: ")
     assert len(printed.err.splitlines()) == 1
 
-    assert unlearn("--", *COMMAND) == 0
-    assert capsys.readouterr().out == printed.out
+    for other in (["--", *COMMAND], [" ".join(COMMAND)]):
+        assert unlearn(*other) == 0
+        assert capsys.readouterr().out == printed.out
 
 
 def test_a_command_from_stdin_or_a_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -30,18 +31,30 @@ def convert(file: TextIO | None, output: Path | None, command: tuple[str, ...]) 
     with the reason and what to do.
     """
     from unlearn_cli.convert import convert as convert_words
-    from unlearn_cli.convert.command import HINT, words_of
+    from unlearn_cli.convert.command import HINT
 
     if (file is None) == (not command):
         raise UsageError("give either a command or --file", hint=HINT)
-    try:
-        words = words_of(file.read()) if file else command
-    except UnicodeDecodeError:
-        raise UsageError("is not UTF-8 text", where=f"--file {file.name}") from None  # type: ignore[union-attr]
-    converted = convert_words(words)
+    converted = convert_words(_read(file) if file else _said(command))
     if output:
         write_new(output, converted.text)
     else:
         click.echo(converted.text, nl=False)
     for note in converted.notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _read(file: TextIO) -> Sequence[str]:
+    from unlearn_cli.convert.command import words_of
+
+    try:
+        return words_of(file.read())
+    except UnicodeDecodeError:
+        raise UsageError("is not UTF-8 text", where=f"--file {file.name}") from None
+
+
+def _said(command: Sequence[str]) -> Sequence[str]:
+    """The words; a command in quotes is one word, which the shell left whole."""
+    from unlearn_cli.convert.command import words_of
+
+    return words_of(command[0]) if len(command) == 1 else command
