@@ -14,7 +14,9 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).parent
 BIN = ROOT / ".nox" / "dev" / "bin"
 CONSTRAINTS = ("-c", "constraints.txt")
-DEV = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "dev")
+PROJECT = nox.project.load_toml("pyproject.toml")
+DEV = nox.project.dependency_groups(PROJECT, "dev")
+SITE = nox.project.dependency_groups(PROJECT, "site")
 
 
 @nox.session(default=False, reuse_venv=True)
@@ -48,6 +50,17 @@ def docs(session: nox.Session) -> None:
 def write_docs(session: nox.Session) -> None:
     """Write the reference pages again."""
     session.run(f"{BIN}/python", "docs/generate.py")
+
+
+@nox.session(reuse_venv=True)
+def site(session: nox.Session) -> None:
+    """The documentation as a site, in `.nox/site/html`; a link or anchor that leads nowhere is an
+    error."""
+    session.install("--quiet", *CONSTRAINTS, *SITE)
+    html = ROOT / ".nox" / "site" / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    strict = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--fresh-env")
+    session.run("sphinx-build", *strict, "-d", str(html.parent / "trees"), "docs", str(html))
 
 
 @nox.session(venv_backend="none", requires=["dev"], default=False)

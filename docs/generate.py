@@ -1,4 +1,4 @@
-"""Writes the reference pages and the example plugin; with `--check`, compares."""
+"""Writes the reference pages, the metrics and the example plugin; with `--check`, compares."""
 
 from __future__ import annotations
 
@@ -29,24 +29,22 @@ HELP_WIDTH = 96
 TITLES: dict[catalog.Kind, str] = {
     "dataset": "Data set",
     "evaluator": "Evaluator",
-    "metric": "Metric",
 }
+SIGNS = {"lower": "↓", "higher": "↑", "reference": "→"}
 
 
 def pages() -> dict[str, str]:
     """Path below `docs` -> text of everything that is generated."""
-    reference = {
-        "cli.md": _page("Commands", _cli()),
-        "spec.md": _page("The spec", _spec()),
-        "methods.md": _page("Methods", _methods()),
-        "api.md": _page("The plugin API", generate_api.blocks()),
-        "plugins.md": _page("Data sets, evaluators, metrics and hooks", _plugins()),
+    made = {
+        "reference/cli.md": _page("Commands", _cli()),
+        "reference/spec.md": _page("The spec", _spec()),
+        "reference/methods.md": _page("Methods", _methods()),
+        "reference/api.md": _page("The plugin API", generate_api.blocks()),
+        "reference/plugins.md": _page("Data sets, evaluators and hooks", _plugins()),
+        "metrics.md": _page("Metrics", _metrics()),
     }
     example = render("myalgo", "method", hooks=True)
-    return {
-        **{f"reference/{name}": text for name, text in reference.items()},
-        **{f"example-plugin/{name}": text for name, text in example.items()},
-    }
+    return made | {f"example-plugin/{name}": text for name, text in example.items()}
 
 
 def _read(file: Path) -> str:
@@ -112,6 +110,7 @@ def _methods() -> Iterator[str]:
         "global batch. The retain term is `none`, `nll` or `kl`, and for methods that read "
         "activations also `hidden` or `hidden_norm`."
     )
+    yield _needs()
     for plugin in _ours("method"):
         yield from _plugin(plugin, plugin.name)
         shared = [
@@ -122,12 +121,77 @@ def _methods() -> Iterator[str]:
         yield f"Needs: {', '.join(f'`{name}`' for name in plugin.requires)}."
 
 
+def _needs() -> str:
+    """What sets the methods apart in cost: a row each."""
+    head = "| method | rows | before training | reads activations | retain term |"
+    return "\n".join([head, "|---|---|---|---|---|", *map(_need, _ours("method"))])
+
+
+def _need(plugin: catalog.Plugin) -> str:
+    asked = set(plugin.requires)
+    alternates = any(name.startswith("alternate") for name in asked)
+    before = [
+        *(["the model's own alternates"] if plugin.own_alternates else []),
+        *(["a reference pass"] if _needs_reference(plugin) else []),
+        *(["a reinforced model"] if "reinforced" in asked else []),
+    ]
+    cells = (
+        f"[`{plugin.name}`](#{plugin.name})",
+        "forget, alternates" if alternates else "forget",
+        ", ".join(before) or "–",
+        "yes" if any(name.endswith("hidden") for name in asked) else "–",
+        f"`{plugin.defaults['retain']}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _needs_reference(plugin: catalog.Plugin) -> bool:
+    """For the forget term, or for a retain term that compares."""
+    compares = plugin.defaults["retain"] in ("kl", "hidden", "hidden_norm")
+    return compares or any("reference" in name for name in plugin.requires)
+
+
+def _metrics() -> Iterator[str]:
+    yield (
+        "Every figure is of a set of rows: `forget.probability` is the metric `probability` of the "
+        "rows to forget. A *row metric* has a value for each row, and the set's figure is made of "
+        "those; a *summary metric* is made of whole sets, some against the retain reference. What "
+        "cannot be computed is null, with the reason, and never 0. Throughout, p_t is the "
+        "probability that the model gives token t of an answer behind the true tokens before it, "
+        "and M = -mean_t log p_t, in nats, over the answer's tokens, the end token included."
+    )
+    yield (
+        "↓ lower is more forgotten or better, ↑ higher, → the ideal is the value of the retain "
+        "reference. `unlearn meta` asks which of them to trust: [Evaluating](evaluation.md)."
+    )
+    yield _directions()
+    for plugin in _ours("metric"):
+        yield from _plugin(plugin, plugin.name)
+        yield _options(plugin.options)
+
+
+def _directions() -> str:
+    head = "| metric | is | reads | forget set | other sets |"
+    return "\n".join([head, "|---|---|---|---|---|", *map(_direction, _ours("metric"))])
+
+
+def _direction(plugin: catalog.Plugin) -> str:
+    cls = catalog.load("metric", plugin.name)
+    row_metric = hasattr(cls, "needs")
+    reads = ", ".join(sorted(cls.needs)) if row_metric else "whole sets"
+    sides = ("on_forget", "on_others")
+    ways = [SIGNS[getattr(cls, side)] if row_metric else "below" for side in sides]
+    link = f"[`{plugin.name}`](#{plugin.name})"
+    return f"| {' | '.join([link, _cell(plugin.summary), reads, *ways])} |"
+
+
 def _plugins() -> Iterator[str]:
     yield (
         "Named things are entry points of the groups `unlearn.methods`, `unlearn.datasets`, "
         "`unlearn.evaluators` and `unlearn.metrics`; occasions are hooks, in modules named by the "
         "group `unlearn`. [Writing a plugin](../writing-plugins.md) explains both; [the example]"
-        "(../example-plugin/README.md) has both."
+        "(../example-plugin/README.md) has both. Methods and metrics have pages of their own: "
+        "[methods](methods.md), [metrics](../metrics.md)."
     )
     for kind, title in TITLES.items():
         for plugin in _ours(kind):

@@ -131,6 +131,8 @@ def _default(cls: type, name: str) -> str:
     if field is None or name not in inspect.signature(cls).parameters:
         return ""
     default = inspect.signature(cls).parameters[name].default
+    if inspect.isfunction(default):  # its repr has an address
+        return f" = {default.__name__}"
     return "" if default is inspect.Parameter.empty else f" = {default!r}"
 
 

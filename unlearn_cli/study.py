@@ -88,7 +88,7 @@ class Study:
         with ExitStack() as held:
             with alone(self.folder):
                 self._revive()
-                trial = self._ask() if self._count() < limit else None
+                trial: Any = self._ask() if self._count() < limit else None
                 if trial is not None:
                     held.enter_context(self._lock(trial.number))()
             try:

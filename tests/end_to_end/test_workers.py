@@ -48,7 +48,14 @@ def test_two_processes_share_a_study_and_one_is_killed(place: Workplace, storage
     """Killed in the middle of a run, its point is taken up where it stopped by a process that
     begins later. Four points for all three, each finished once, all in the study."""
     optuna = pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
-    command = ("sweep", "spec.toml", "--range", "method.beta=1.0:5.0", "--optuna", "4")
+    command: tuple[str, ...] = (
+        "sweep",
+        "spec.toml",
+        "--range",
+        "method.beta=1.0:5.0",
+        "--optuna",
+        "4",
+    )
     command += ("--storage", storage, "--set", "train.steps=6", "--set", "checkpoints.every=1")
     first, second = place.start(*command), place.start(*command)
     killed = _in_training(place, first)

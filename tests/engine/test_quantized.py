@@ -232,11 +232,12 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return tables.Spec(name="x", data=data, method=method, **changed)
 
     quantized.check(spec())
-    for key, changed in {
+    keys: dict[str, dict[str, Any]] = {
         "[lora].base": {"lora": LoraTable(rank=1, base="nf4")},
         "[train].optimizer": {"train": tables.TrainTable(optimizer="adamw_8bit")},
         "[target].optimizer": {"target": tables.TargetTable(optimizer="adamw_8bit")},
-    }.items():
+    }
+    for key, changed in keys.items():
         with pytest.raises(UsageError, match=r"unlearn-cli\[quantized\]") as caught:
             quantized.check(spec(**changed))
         assert caught.value.where == key

@@ -36,6 +36,10 @@ COMMANDS = {
     "profile": ("unlearn_cli.cli.profile:profile", "Print the file of a profile, for accelerate."),
     "check": ("unlearn_cli.cli.spec:check", "Say everything that is wrong with a spec."),
     "init": ("unlearn_cli.cli.spec:init", "Write a commented spec to start from."),
+    "convert": (
+        "unlearn_cli.cli.convert:convert",
+        "Turn a command of open-unlearning into a spec.",
+    ),
     "schema": ("unlearn_cli.cli.spec:schema", "Print the JSON Schema of the spec, for editors."),
     "list-methods": ("unlearn_cli.cli.listing:list_methods", "List the unlearning methods."),
     "list-datasets": ("unlearn_cli.cli.listing:list_datasets", "List the data sets."),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from unlearn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from unlearn_cli.spec.tables import Spec
@@ -31,7 +34,6 @@ def refuse_code(spec: Spec, trusted: bool) -> None:
 
     A spec may come from somebody else: that it says so is not enough.
     """
-    from unlearn_cli.errors import UsageError
     from unlearn_cli.results import flatten
 
     asked = [k for k, v in flatten(spec.model_dump(mode="json")) if k.endswith(TRUST) and v]
@@ -41,3 +43,15 @@ def refuse_code(spec: Spec, trusted: bool) -> None:
             where=", ".join(asked),
             hint="if you have read that code and trust it, say --trust-remote-code as well",
         )
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a spec to a file that is not there yet. Raises UsageError where it is."""
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        hint = "name another file, e.g. my-spec.toml"
+        raise UsageError("there is a file already", where=str(file), hint=hint) from None
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(file)) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn_cli.cli.options import json_option, set_option
+from unlearn_cli.cli.options import json_option, set_option, write_new
 from unlearn_cli.errors import SpecError, UnlearnError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def init(preset: str, file: Path) -> None:
     text = commented_spec(preset)
     beside = file.parent / SCHEMA_FILE
     _refuse_foreign(beside)
-    _write_new(file, text)
+    write_new(file, text)
     beside.write_text(_schema_text(), encoding="utf-8")
     click.echo(f"wrote {file} and {beside}; next: unlearn check {file}")
 
@@ -87,17 +87,6 @@ def _schema_text() -> str:
     from unlearn_cli.spec.schema import spec_schema
 
     return json.dumps(spec_schema(), indent=2) + "\n"
-
-
-def _write_new(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        hint = "name another file, e.g. unlearn init my-spec.toml"
-        raise UsageError("there is a file already", where=str(file), hint=hint) from None
-    except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}", where=str(file)) from None
 
 
 def _refuse_foreign(file: Path) -> None:

@@ -129,7 +129,7 @@ def _plain(layer: Any) -> nn.Linear:
     """What a layer computes, as a plain one in the type that it computes in."""
     base = _base(layer)
     weight = _folded(layer, base).to(base.compute_dtype)
-    made = nn.Linear(*weight.T.shape, bias=False, device=weight.device, dtype=weight.dtype)
+    made = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.bias = base.bias
     return made

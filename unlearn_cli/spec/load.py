@@ -9,6 +9,7 @@ from unlearn_cli.spec.layers import flags, read_tree
 from unlearn_cli.spec.plugins import plugin_problems
 from unlearn_cli.spec.resolve import resolve
 from unlearn_cli.spec.tables import Spec
+from unlearn_cli.spec.tree import Tree
 from unlearn_cli.spec.validate import rule_problems, table_problems
 
 
@@ -38,11 +39,16 @@ def _load(source: str, overrides: Sequence[str], seed: int | None) -> Spec:
     tree = read_tree(source)
     top, problems = flags(overrides, seed)
     tree.overlay(top)
-    found = [*table_problems(tree.data), *rule_problems(tree.data), *plugin_problems(tree.data)]
-    problems += tree.located(found)
+    problems += problems_of(tree)
     if problems:
         raise SpecError(problems)
     return Spec.model_validate(resolve(tree))
+
+
+def problems_of(tree: Tree) -> list[UnlearnError]:
+    """Everything that is wrong with the tables of a tree, in the order of their lines."""
+    data = tree.data
+    return tree.located([*table_problems(data), *rule_problems(data), *plugin_problems(data)])
 
 
 def dump_spec(spec: Spec) -> str:

@@ -46,7 +46,7 @@ def _tables(key: str, model: type[BaseModel], value: Any) -> Iterator[str]:
     for table in value or [{}] if array else [value or {}]:
         header = f"[[{key}]]" if array else f"[{key}]"
         yield ""
-        yield from _comment(model.__doc__ or "")
+        yield from comment(model.__doc__ or "")
         yield header if table or not array else f"# {header}"
         for name, field in model.model_fields.items():
             yield from _entry(name, field.description or "", table.get(name), field.default)
@@ -65,21 +65,23 @@ def _options(key: str, table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _entry(key: str, meaning: str, value: Any, default: Any) -> Iterator[str]:
-    yield from _comment(meaning)
+    yield from comment(meaning)
     if value is not None:
-        yield f"{key} = {_toml(value)}"
+        yield f"{key} = {toml_value(value)}"
     elif default is None or not isinstance(default, str | int | float | list | tuple | dict):
         yield f"# {key} ="
     else:
-        yield f"# {key} = {_toml(default)}"
+        yield f"# {key} = {toml_value(default)}"
 
 
-def _comment(text: str) -> list[str]:
+def comment(text: str) -> list[str]:
+    """A text as comment lines of a spec."""
     words = " ".join(text.split())
     return [f"# {line}" for line in textwrap.wrap(words, _WIDTH, break_on_hyphens=False)]
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it behind a key."""
     item: Any = list(value) if isinstance(value, tuple) else value
     if isinstance(value, Mapping):
         item = tomlkit.inline_table()

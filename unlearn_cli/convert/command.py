@@ -1,0 +1,166 @@
+"""A command line of open-unlearning, taken apart."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from unlearn_cli.convert.hydra import split_top
+from unlearn_cli.errors import UsageError
+
+SCRIPTS = ("train.py", "eval.py")
+HINT = "give it whole, e.g. python src/train.py experiment=unlearn/tofu/default trainer=NPO ..."
+ECHO = (
+    "put `echo` before the command, run the script, and convert what it prints: the shell's "
+    "variables are then filled in"
+)
+_OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[\w./@-]+)(?P<is>=)?(?P<value>.*)", re.DOTALL)
+_COUNTS = tuple(
+    f"--{name}"
+    for words in (("num", "processes"), ("nproc", "per", "node"), ("num", "gpus"))
+    for name in ("_".join(words), "-".join(words))
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `key=value`, its value still text."""
+
+    sign: str
+    """`+`, `++`, `~` or nothing."""
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.key}={self.text}" if self.text else f"{self.sign}{self.key}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line says."""
+
+    words: tuple[str, ...]
+    overrides: tuple[Override, ...]
+    flags: tuple[str, ...]
+    """Of Hydra, such as `--config-name=unlearn.yaml`."""
+    processes: int
+    counted: str
+    """Where the number of processes comes from; empty where nothing says."""
+    multirun: bool = False
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a shell command: backslashes continue lines, comments are left out.
+
+    Raises UsageError where a quote does not close, or where there are several commands.
+    """
+    joined = re.sub(r"\\\s*\n", " ", text.replace("\r\n", "\n"))
+    lines = [line for line in joined.splitlines() if _is_command(line)]
+    if len(lines) > 1:
+        what = f"there are {len(lines)} commands of open-unlearning here"
+        raise UsageError(what, hint="a spec is one run: give one of them")
+    try:
+        return shlex.split(lines[0] if lines else joined, comments=True)
+    except ValueError as error:
+        raise UsageError(f"this is no shell command: {error}", hint=HINT) from None
+
+
+def parse_command(words: Sequence[str]) -> Command:
+    """Take a command apart.
+
+    Raises UsageError where it is none of open-unlearning, or not filled in.
+    """
+    _refuse_bytes(words)
+    place = next((i for i, word in enumerate(words) if _is_script(word)), None)
+    if place is None and not any(word.startswith("experiment=") for word in words):
+        raise UsageError("there is no src/train.py and no src/eval.py", hint=HINT)
+    launch = () if place is None else words[:place]
+    rest = words if place is None else words[place + 1 :]
+    flags, said = _flags(rest)
+    processes, counted = _processes(launch)
+    return Command(
+        tuple(words),
+        tuple(_override(word) for word in said),
+        tuple(flags),
+        processes,
+        counted,
+        any(flag in ("-m", "--multirun") for flag in flags),
+    )
+
+
+def _is_script(word: str) -> bool:
+    return PurePosixPath(word).name in SCRIPTS
+
+
+def _is_command(line: str) -> bool:
+    return not line.lstrip().startswith("#") and any(map(_is_script, line.split()))
+
+
+def _refuse_bytes(words: Sequence[str]) -> None:
+    try:
+        "".join(words).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"not UTF-8 text: {error.object[error.start]!r}") from None
+
+
+def _flags(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's own flags with their values, and the overrides."""
+    flags: list[str] = []
+    said: list[str] = []
+    words = iter(rest)
+    for word in words:
+        if not word.startswith("-"):
+            said.append(word)
+        elif "=" in word or word in ("-m", "--multirun"):
+            flags.append(word)
+        else:
+            flags.append(f"{word}={next(words, '')}")
+    return flags, said
+
+
+def _override(word: str) -> Override:
+    found = _OVERRIDE.fullmatch(word)
+    if found is None or not (found["is"] or found["sign"] == "~"):
+        raise UsageError(f"{word!r} is no override of Hydra", hint="write key=value, or ~key")
+    if re.search(r"\$(\w|\(|\{\w+\[)", found["value"]):
+        raise UsageError("holds a variable of the shell", where=word, hint=ECHO)
+    return Override(found["sign"] or "", found["key"], found["value"])
+
+
+def _processes(launch: Sequence[str]) -> tuple[int, str]:
+    """How many, and what says so: a flag of the launcher, or the devices that are visible."""
+    told = _pairs(launch)
+    for flag in _COUNTS:
+        if told.get(flag, "").isdecimal() and int(told[flag]) > 0:
+            return int(told[flag]), f"{flag} {int(told[flag])}"
+    devices = [device for device in told.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    if devices:
+        return len(devices), f"CUDA_VISIBLE_DEVICES={','.join(devices)}"
+    launched = any(word in ("launch", "torchrun", "deepspeed") for word in launch)
+    return 1, "" if launched else "one process"
+
+
+def _pairs(launch: Sequence[str]) -> Mapping[str, str]:
+    """Variables and flags before the script; a flag's value may be the next word."""
+    pairs: dict[str, str] = {}
+    for word, following in zip(launch, [*launch[1:], ""], strict=False):
+        if "=" in word:
+            name, _, value = word.partition("=")
+            pairs[name] = value
+        elif word.startswith("--"):
+            pairs[word] = following
+    return pairs
+
+
+def choices(override: Override) -> list[str]:
+    """The values of an override: several where it is a sweep (`a,b`).
+
+    Raises UsageError where brackets or quotes do not close.
+    """
+    try:
+        return split_top(override.text)
+    except ValueError as error:
+        raise UsageError(str(error), where=str(override)) from None
