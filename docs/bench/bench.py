@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from baseline import Baseline
 from ours import Ours
+from products import products
 from setup import CASES, Case, Options, find_model, make_unlearning, own_folder
 
 from unlearn_cli.engine import memory
 
-EVALUATION, BF16 = "evaluation", "bf16"
+EVALUATION, BF16, PRODUCTS = "evaluation", "bf16", "bf16, products"
 MIB = 2**20
 
 
@@ -63,7 +64,7 @@ def main() -> int:
     if arguments.child:
         print(json.dumps(_child(json.loads(arguments.child))))
         return 0
-    names = arguments.only or [*(case.name for case in CASES), EVALUATION, BF16]
+    names = arguments.only or [*(case.name for case in CASES), EVALUATION, BF16, PRODUCTS]
     with own_folder() as folder:
         os.environ["UNLEARN_CACHE"] = str(folder / "cache")
         options = Options(
@@ -122,7 +123,7 @@ def _head(options: Options) -> str:
 def _compare(name: str, options: Options) -> Measured:
     timed = _run({"name": name, "options": asdict(options)})
     found = Measured(name, **timed)
-    if name != BF16:
+    if name not in (BF16, PRODUCTS):
         peaks = [_run({"name": name, "options": asdict(options), "side": side}) for side in (0, 1)]
         found = replace(found, baseline_bytes=peaks[0]["bytes"], our_bytes=peaks[1]["bytes"])
     own = "" if found.own_share is None else f"{found.own_share:.1%}"
@@ -158,6 +159,9 @@ def _times(name: str, case: Case, options: Options, folder: Path) -> dict[str, A
         first, second = _alternate([plain.evaluate, ours.evaluate], max(1, options.repeats // 3))
         return _seconds(first, second)
     start = make_unlearning(case, options, folder)
+    if name == PRODUCTS:
+        tasks = [products(start, dtype) for dtype in (torch.float32, torch.bfloat16)]
+        return _seconds(*_alternate(tasks, options.repeats))
     other: Baseline | Ours
     if name == BF16:
         other, options = Ours(case, options, start), replace(options, precision="bf16")
