@@ -53,6 +53,7 @@ def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
     not on Windows).
     """
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8")
     with file:
         yield lambda: _flock(file.fileno())
