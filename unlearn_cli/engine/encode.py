@@ -41,11 +41,6 @@ class Encoded:
     """One past the last answer token, which is the end token where there is one; at most T."""
 
 
-def whole(item: Encoded) -> Encoded:
-    """The same sequence with loss on every token but the first, which nothing predicts."""
-    return Encoded(item.input_ids, 1, len(item.input_ids))
-
-
 @dataclass(frozen=True)
 class _Tokens:
     """One text as tokens."""
