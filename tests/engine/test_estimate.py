@@ -37,7 +37,7 @@ def estimated(
         make_plan(forget=8, retain=0, batch_size=8, seed=0, epochs=1),
         Accelerator(),
         micro_batch=micro_batch,
-        optimizer=lambda model: torch.optim.AdamW(model.parameters(), fused=True),
+        optimizer="adamw",
         speed=speed,
     )
 

@@ -1,6 +1,6 @@
 """What a step takes, found without taking it: bytes at their peak, and operations.
 
-The model, the terms of its loss and the optimizer run once on tensors that have shapes and no data
+The model and the terms of its loss run once on tensors that have shapes and no data
 (torch's fake tensors), while a ledger follows which of them are alive. So every architecture,
 method and setting is counted by what it would allocate, and by no formula for one of them.
 """
@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, Part
 from unlearn_cli.engine.objective import Streams, Term
+from unlearn_cli.engine.optimizers import state_bytes
 from unlearn_cli.engine.pack import assume
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.speed import Speed
@@ -116,7 +117,7 @@ def estimate_step(
     accelerator: Accelerator,
     *,
     micro_batch: int,
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    optimizer: str,
     speed: Speed | None = None,
 ) -> Estimate:
     """What a step takes.
@@ -128,7 +129,7 @@ def estimate_step(
         plan: the steps; the heaviest of the first is taken.
         accelerator: whose precision and share of the rows is taken.
         micro_batch: rows in one forward pass.
-        optimizer: makes the optimizer of a model.
+        optimizer: its name in the spec.
         speed: of the device, where the time is wanted.
     """
     ledger = Ledger(speed)
@@ -148,22 +149,22 @@ def estimate_step(
             for part in _heaviest(parts, streams):
                 with accelerator.autocast():
                     work.backward(part, dict.fromkeys((term.name for term in terms), 1.0))
-        highest, spent, after = ledger.peak, ledger.seconds, ledger.alive
-        chosen = optimizer(model)
-        chosen.step()
-        state = ledger.alive - after
+    state = sum(state_bytes(p, optimizer) for p in trained)
+    gradients = sum(p.nbytes for p in trained)
+    # It reads gradients, and reads and writes weights and state.
+    update = speed.seconds(0, 3 * gradients + 2 * state) if speed else 0.0
     tokens = sum(part.tokens(streams) for part in _heaviest(parts, streams))
     lengths = _lengths(plan, terms, streams)
     a_step = sum(lengths) / len(lengths) / accelerator.num_processes
-    at_head = max(entered, default=highest)
+    at_head = max(entered, default=ledger.peak)
     return Estimate(
         weights=weights,
-        gradients=sum(p.nbytes for p in trained),
+        gradients=gradients,
         optimizer=state,
         activations=at_head - before,
-        logits=highest - at_head,
-        peak=max(highest + state, ledger.peak),
-        seconds=spent / tokens * a_step + ledger.seconds - spent,
+        logits=ledger.peak - at_head,
+        peak=ledger.peak + state,
+        seconds=ledger.seconds / tokens * a_step + update,
     )
 
 

@@ -6,13 +6,12 @@ resumed gets the same; where memory runs out nevertheless, the trainer halves it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from unlearn_cli.engine import memory
 from unlearn_cli.engine.estimate import Estimate, estimate_step, heaviest_step, imagine
@@ -35,7 +34,7 @@ def fitting_rows(
     streams: Streams,
     plan: Plan,
     accelerator: Accelerator,
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    optimizer: str,
 ) -> int:
     """The largest micro-batch of a training that fits, by halves of a whole step; at least 1.
 
@@ -45,7 +44,7 @@ def fitting_rows(
         streams: where their rows are.
         plan: the steps; the heaviest of the first is taken.
         accelerator: every process must call this function, and gets the same answer.
-        optimizer: makes the optimizer of a model.
+        optimizer: its name in the spec.
     """
     step = heaviest_step(plan, terms, streams)
     rows = sum(len(part) for term in terms for part in islice(term.rows(step).values(), 1))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unlearn_cli.engine import memory
@@ -20,13 +20,12 @@ from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.lora import adapt
 from unlearn_cli.engine.models import weight_dtype
 from unlearn_cli.engine.objective import Term
-from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.score import heaviest, look
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import measure
 from unlearn_cli.engine.train import recompute_activations
-from unlearn_cli.engine.work import Work, optimization, rows_at_once
+from unlearn_cli.engine.work import Work, rows_at_once
 
 MIB, GIB = 2**20, 2**30
 
@@ -78,7 +77,7 @@ class Forecast:
 def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> Forecast:
     """What a run will take, from a skeleton of its model."""
     spec, device = session.spec, session.device
-    dtype, options = weight_dtype(spec.model, device), optimization(spec)
+    dtype = weight_dtype(spec.model, device)
     _prepare(session, work, skeleton.to(dtype))
     requests, half = work.requests(spec), spec.train.mixed_precision != "no"
     step = estimate_step(
@@ -87,12 +86,13 @@ def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> F
         work.plan,
         session.accelerator,
         micro_batch=rows_at_once(spec),
-        optimizer=lambda model: make_optimizer(model, options),
+        optimizer=spec.train.optimizer,
         speed=measure(device, torch.bfloat16 if half else dtype),
     )
     width = skeleton.get_output_embeddings().weight.shape[1]
+    rounded = _rounded_away(skeleton) if spec.lora.base == "nf4" else 0
     return Forecast(
-        step=step,
+        step=replace(step, weights=step.weights - rounded, peak=step.peak - rounded),
         evaluation=_evaluation(session, skeleton, encoder),
         libraries=memory.used(device) if device.type == "cpu" else 0,
         training=growth(step, session.accelerator),
@@ -143,6 +143,15 @@ class _Shapes:
         if what == "hidden":
             return torch.empty(answers, self.width, dtype=self.dtype)
         return torch.empty(answers)
+
+
+def _rounded_away(model: Any) -> int:
+    """Bytes that linear layers, but for the output layer, do not take in 4 bits: with scales in
+    8 bits for 64 of them, that is .516 a weight."""
+    head = model.get_output_embeddings()
+    linear = (m for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    weights = [layer.weight for layer in linear if not layer.weight.requires_grad]
+    return sum(round(weight.nbytes - 0.516 * weight.numel()) for weight in weights)
 
 
 def _evaluation(session: Session, skeleton: Any, encoder: Encoder) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -29,7 +29,23 @@ def make_optimizer(model: nn.Module, options: Optimization) -> Optimizer:
     return OPTIMIZERS[options.optimizer](groups, options.learning_rate)
 
 
+def state_bytes(parameter: Tensor, optimizer: str) -> int:
+    """What an optimizer keeps of a parameter; a step number of 4 bytes is everywhere."""
+    count, size = parameter.numel(), parameter.element_size()
+    if optimizer == "adafactor":  # a value for each row and each column
+        shape = parameter.shape
+        kept = count // shape[-1] + count // shape[-2] if parameter.ndim >= 2 else count
+        return 4 + kept * size
+    if optimizer == "adamw_8bit" and count >= SMALL:  # a byte, and a scale for a block
+        return 2 * (count + 4 * -(-count // BLOCK))
+    if optimizer == "adamw_8bit":
+        return 2 * count * 4
+    return 4 + 2 * count * size
+
+
 Groups = list[dict[str, Any]]
+SMALL, BLOCK = 4096, 256
+"""Of bitsandbytes: values of the least tensor that is kept in 8 bits, and those with one scale."""
 
 
 def _adamw(groups: Groups, learning_rate: float) -> Optimizer:

@@ -174,7 +174,7 @@ class Trainer:
             self.streams,
             self.plan,
             self.accelerator,
-            lambda model: make_optimizer(model, self.options),
+            self.options.optimizer,
         )
         self.emit(Notice(f"{self.stage}: micro-batches of {rows} rows fit"))
         return rows
