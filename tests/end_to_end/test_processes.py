@@ -109,6 +109,8 @@ learning_rate = 1e-4
 [[evaluate]]
 evaluator = "qa"
 row_metrics = ["gradient_norm", "min_k_plus_plus"]
+rows = 3
+generate = false
 attacks = false
 """
 PARTS = {
