@@ -53,6 +53,28 @@ def test_what_fsdp_cannot_do_here_is_refused(
     assert "--profile fsdp2" in raised.value.line()
 
 
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        (("lora.rank=2", "lora.dora=true"), "[lora].dora"),
+        (("lora.rank=2", "lora.base=nf4"), "[lora].base"),
+        (("train.micro_batch=auto",), "[train].micro_batch"),
+        (("train.optimizer=adafactor",), "[train].optimizer"),
+        (("target.optimizer=adamw_8bit",), "[target].optimizer"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], where: str
+) -> None:
+    """With the key, and what would work; without the setting nothing is refused."""
+    monkeypatch.setattr("unlearn_cli.engine.session.sharding", lambda accelerator: True)
+    Session(load_spec("quickstart"), lambda event: None)
+    with pytest.raises(UsageError) as raised:
+        Session(load_spec("quickstart", settings), lambda event: None)
+    assert raised.value.line().startswith(where)
+    assert "--profile ddp" in raised.value.line()
+
+
 def test_deepspeed_is_refused_with_what_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before accelerate would import it."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
