@@ -247,6 +247,6 @@ def test_a_file_system_without_locks_is_refused(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """There, every worker would believe that the others are dead."""
-    monkeypatch.setattr("unlearn_cli.runs._flock", lambda descriptor: True)
+    monkeypatch.setattr("unlearn_cli.files._flock", lambda descriptor: True)
     with pytest.raises(UsageError, match="the file system has no locks"):
         alone(experiment, 1, str(tmp_path / "study.log"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def test_every_step_does_what_it_says(tmp_path: Path) -> None:
         if block.file:
             reader.write(block.file, block.text)
         for command, lines in commands(block) if block.language == "console" else ():
-            printed, count = reader.call(*command), count + 1
+            printed, count = reader.call(*shlex.split(command)), count + 1
             assert [line for line in lines if " ".join(line.split()) not in printed] == [], printed
 
     assert count == 10
