@@ -48,7 +48,11 @@ def misfit(value: Any, expected: Any, key: str = "") -> str:
 def _plain(value: Any, expected: Any, key: str) -> str:
     noun, types = _NOUNS[expected]
     fits = isinstance(value, types) and (expected is bool or not isinstance(value, bool))
-    return "" if fits else f"{key}: must be {noun}"
+    return "" if fits else _at(key, f"must be {noun}")
+
+
+def _at(key: str, what: str) -> str:
+    return f"{key}: {what}" if key else what
 
 
 def _first(items: Any, expected: Any, key: str) -> str:
@@ -66,7 +70,7 @@ def _of_fields(value: Mapping[str, Any], expected: Any, key: str) -> str:
         needed = field.default is MISSING and field.default_factory is MISSING
         if field.name not in value:
             if needed:
-                return f"{path}: is missing"
+                return _at(path, "is missing")
         elif found := misfit(value[field.name], types[field.name], path):
             return found
     return ""
