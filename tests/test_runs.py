@@ -62,6 +62,11 @@ class TestEvaluation:
         written = evaluation()
         assert Evaluation.from_json(written.to_json()) == written
 
+    def test_written_again_it_is_the_same_text(self) -> None:
+        """What comes out of a cache is, byte for byte, what was made; also a figure that was 0."""
+        text = replace(evaluation(), table=Table({}, {"utility": Number(0, "higher")})).to_json()
+        assert Evaluation.from_json(text).to_json() == text
+
     def test_not_finite_becomes_null(self) -> None:
         """NaN and infinity are never written; a figure that was one says so."""
         half: Any = np.float32(0.5)

@@ -37,11 +37,9 @@ def misfit(value: Any, expected: Any, key: str = "") -> str:
     if is_dataclass(expected):
         return _plain(value, dict, key) or _of_fields(value, expected, key)
     if origin is tuple:
-        items = enumerate(value) if isinstance(value, list) else ()
-        return _plain(value, list, key) or _first(items, args[0], key)
+        return _plain(value, list, key) or _first(enumerate(value), args[0], key)
     if origin is not None:  # Mapping
-        items = value.items() if isinstance(value, dict) else ()
-        return _plain(value, dict, key) or _first(items, args[1], key)
+        return _plain(value, dict, key) or _first(value.items(), args[1], key)
     return _plain(value, expected, key)
 
 
