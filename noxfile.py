@@ -92,6 +92,20 @@ def big_data(session: nox.Session) -> None:
     session.run(f"{BIN}/python", "docs/bench/big_data.py", *session.posargs)
 
 
+@nox.session(venv_backend="none", requires=["dev"], default=False)
+def torture(session: nox.Session) -> None:
+    """Kill runs at 60 moments and resume them: `nox -s torture -- --kills 500 --chance 7`."""
+    kills = session.posargs or ["--kills", "60"]
+    session.run(f"{BIN}/python", "-m", "pytest", "-s", "tests/end_to_end/test_torture.py", *kills)
+
+
+@nox.session(venv_backend="none", requires=["dev"], default=False)
+def fuzz(session: nox.Session) -> None:
+    """Damage 10,000 specs and thousands of data files and results; `-- --mutants 500` more."""
+    mutants = session.posargs or ["--mutants", "100"]
+    session.run(f"{BIN}/python", "-m", "pytest", "tests/fuzz", *mutants)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The built wheel in a clean environment, and beside it the plugin that it writes."""

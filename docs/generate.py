@@ -59,7 +59,8 @@ def _page(title: str, blocks: Iterable[str]) -> str:
 def _cli() -> Iterator[str]:
     yield (
         "Exit codes: 0 worked; 1 the run failed; 2 usage or spec; 3 it ran, but a threshold of the "
-        "spec was missed; 130 interrupted. Results go to stdout, progress and messages to stderr."
+        "spec was missed; 130 interrupted; 143 ended by SIGTERM. Results "
+        "go to stdout, progress and messages to stderr."
     )
     yield _help(unlearn, "unlearn")
     for name, (target, _) in COMMANDS.items():

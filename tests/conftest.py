@@ -22,6 +22,13 @@ else:
 Install = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests that go by chance take; the sessions `torture` and `fuzz` take long."""
+    parser.addoption("--kills", type=int, default=2, help="kills of the torture test")
+    parser.addoption("--chance", type=int, default=None, help="seed of the torture test")
+    parser.addoption("--mutants", type=int, default=1, help="fuzz so many times as much")
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate() -> Iterator[None]:
     """accelerate keeps the precision of the first run in a process: no test leaves it to others."""

@@ -150,6 +150,23 @@ def test_the_engine_knows_no_terminal() -> None:
     assert engine
 
 
+CLOCK = ("time", "time_ns", "now", "utcnow", "today", "st_mtime", "st_mtime_ns", "getmtime")
+
+
+@pytest.mark.parametrize("folder", [TOOL, PLUGINS], ids=lambda folder: folder.name)
+def test_nothing_asks_the_clock_what_came_first(folder: Path) -> None:
+    """A clock may be set back in the middle of a run. One function reads it, to write a time down,
+    and no file is told from another by its age; durations come from a clock that only goes on."""
+    asked = [
+        f"{name}: {node.attr}"
+        for name, tree in parsed(folder).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in CLOCK
+    ]
+
+    assert asked == (["unlearn_cli.files: now"] if folder == TOOL else [])
+
+
 @pytest.mark.parametrize("folder", [TOOL, PLUGINS], ids=lambda folder: folder.name)
 def test_only_the_commands_and_the_console_print(folder: Path) -> None:
     """Everywhere else, what is to be said is an event or an error."""

@@ -22,7 +22,7 @@ from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.environment import environment
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation, Generated
-from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, StepDone
+from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, StepDone
 from unlearn_cli.files import write_atomically
 from unlearn_cli.runs import RunFolder
 
@@ -61,6 +61,11 @@ class TestEvaluation:
         """What is written is read back equal, whatever characters a model produced."""
         written = evaluation()
         assert Evaluation.from_json(written.to_json()) == written
+
+    def test_written_again_it_is_the_same_text(self) -> None:
+        """What comes out of a cache is, byte for byte, what was made; also a figure that was 0."""
+        text = replace(evaluation(), table=Table({}, {"utility": Number(0, "higher")})).to_json()
+        assert Evaluation.from_json(text).to_json() == text
 
     def test_not_finite_becomes_null(self) -> None:
         """NaN and infinity are never written; a figure that was one says so."""
@@ -251,6 +256,64 @@ class TestEvents:
             ("Notice", None),
         ]
 
+    def test_truncate_keeps_what_happened_again_once(self, run: RunFolder) -> None:
+        """Evaluated and saved twice before the kill, and evaluated once the training was over: of
+        the first two the later stays, and the last is about to happen again."""
+        table = evaluation().table
+        for event in (
+            EvaluationDone("tofu", "target", 0, table, "first"),
+            CheckpointSaved(2, "first"),
+            EvaluationDone("tofu", "target", 0, table, "second"),
+            EvaluationDone("qa", "target", 0, table, "another"),
+            CheckpointSaved(2, "second"),
+            EvaluationDone("tofu", "unlearned", 2, table),
+            RunFinished("forgotten", "", "", 1.0),
+        ):
+            run.append_event(event)
+        run.truncate_events(2)
+        assert [e["path"] for e in run.events()] == ["second", "another", "second"]
+
+    @pytest.mark.parametrize(
+        ("line", "wrong"),
+        [
+            ("null", "must be an object"),
+            ('{"step": 1}', "event: is missing"),
+            ('{"event": "Notice"}', "text: is missing"),
+            ('{"event": "Notice", "text": 7}', "text: must be text"),
+            ('{"event": "CheckpointSaved", "step": "2", "path": ""}', "step: must be a whole"),
+            ('{"event": "Notice", "text": "", "x": 1e999}', "1e999 is too large"),
+        ],
+    )
+    def test_a_line_that_is_no_event_is_named(self, run: RunFolder, line: str, wrong: str) -> None:
+        """By its number and key; another version's event is left as it is."""
+        run.append_event(Notice("fine"))
+        path = run.folder / "events.jsonl"
+        path.write_text(path.read_text() + '{"event": "Unheard"}\n' + line + "\n")
+        with pytest.raises(RunError, match=wrong) as caught:
+            run.events()
+        assert caught.value.where == f"{path}:3"
+
+    def test_a_manifest_of_other_types_is_named(self, run: RunFolder) -> None:
+        """By its file and key."""
+        (run.folder / "manifest.json").write_text('{"verdict": {"name": 7}}')
+        with pytest.raises(RunError, match=r"verdict\.name: must be text") as caught:
+            _ = run.manifest
+        assert caught.value.where == str(run.folder / "manifest.json")
+
+    def test_what_kills_left_half_written_is_deleted(self, run: RunFolder) -> None:
+        """Hidden files and folders of ours, wherever they are; nothing else."""
+        (run.checkpoints / ".step-3.partial" / "deep").mkdir(parents=True)
+        (run.folder / ".manifest.json.1.tmp").write_text("{")
+        (run.folder / ".mine").write_text("kept")
+        run.drop_leftovers()
+        assert sorted(path.name for path in run.folder.rglob("*")) == [
+            ".lock",
+            ".mine",
+            "checkpoints",
+            "manifest.json",
+            "spec.toml",
+        ]
+
     def test_truncate_keeps_each_step_once(self, run: RunFolder) -> None:
         """A kill made the target's steps 1 and 2 happen twice: the log keeps the second of each,
         and everything else in its order."""
@@ -287,7 +350,8 @@ class TestStoredEvaluations:
                 run.write_evaluation(replace(evaluation(label, 0), evaluator=name))
             written = {path for path in Path(place).rglob("*") if path.is_file()}
             inside = {path for path in written if path.match("run/evaluations/*/*.json")}
-            assert {path.name for path in written - inside} == {"spec.toml", "manifest.json"}
+            rest = {path.name for path in written - inside}
+            assert rest == {"spec.toml", "manifest.json", ".lock"}
             assert not any(path.name.startswith(".") for path in inside)
 
     def test_places(self, run: RunFolder) -> None:

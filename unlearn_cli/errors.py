@@ -6,6 +6,7 @@ any other exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 from unlearn_cli.safe_text import redact
@@ -63,6 +64,28 @@ class RunError(UnlearnError):
 
 
 class Interrupted(UnlearnError):  # noqa: N818 - the user's wish, not a fault
-    """The user stopped the run; it can be resumed (exit code 130)."""
+    """The user stopped the run; it can be resumed (exit code 130, or 143 for SIGTERM).
 
-    exit_code = 130
+    Args:
+        what: as above.
+        where: as above.
+        hint: as above.
+        by: number of the signal.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", by: int = signal.SIGINT
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.by, self.exit_code = by, 128 + by
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it interrupts at once as Ctrl-C does."""
+
+
+def signal_of(error: BaseException | None) -> int:
+    """Number of the signal behind an interrupt: SIGTERM or SIGINT."""
+    if isinstance(error, Interrupted):
+        return error.by
+    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT

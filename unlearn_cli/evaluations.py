@@ -92,6 +92,8 @@ def _check_format(parsed: Any, where: str) -> None:
 
 
 def _finite(number: Number) -> Number:
-    if number.value is None or math.isfinite(number.value):
+    if number.value is None:
         return number
+    if math.isfinite(number.value):
+        return replace(number, value=float(number.value))  # as it is read back: 0.0 where it is 0
     return replace(number, value=None, reason=number.reason or f"the value was {number.value}")

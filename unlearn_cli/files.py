@@ -23,6 +23,10 @@ from uuid import uuid4
 from unlearn_cli.errors import RunError
 from unlearn_cli.safe_text import without_own
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSALS = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Of a disk that is full, read-only, not ours, or broken."""
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file at `path` by `text` (UTF-8), or leave it as it was.
@@ -65,10 +69,18 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free some space" if full else "check the folder and its permissions"
+        hint = "free some space" if error.errno in FULL else "check the folder and its permissions"
         what = f"cannot write: {error.strerror or error}"
         raise RunError(what, where=str(path), hint=hint) from error
+
+
+def disk_error(error: BaseException) -> RunError | None:
+    """The line for what a disk refuses, whoever asked it: a library, or a deletion of ours."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    hint = "free some space" if error.errno in FULL else "check the folder and its permissions"
+    what = f"cannot be changed: {error.strerror}"
+    return RunError(what, where=str(error.filename or ""), hint=hint)
 
 
 def read_text(path: Path) -> str:
@@ -80,15 +92,22 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON without the constants NaN and Infinity, which are not JSON."""
+    """JSON without the constants NaN and Infinity, which are not JSON, and without numbers that
+    are too large for one."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise RunError(f"damaged JSON: {error}", where=where) from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"{digits} is too large")
+    return value
 
 
 def plain(value: Any) -> Any:

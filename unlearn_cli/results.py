@@ -11,10 +11,25 @@ from unlearn_cli.api.evaluate import Number
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.runs import RunFolder
+from unlearn_cli.shapes import misfit
 from unlearn_cli.verdict import UTILITIES
 
 NO_RESULT = ("seed", "name", "output.", "train.micro_batch", "verdict.", "require.")
 """Keys and tables of the spec that do not make another experiment."""
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What is read of a resolved spec besides comparing it."""
+
+    name: str
+    method: _Method
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,12 @@ def read_spec(run: RunFolder) -> dict[str, Any]:
     import tomlkit
 
     try:
-        return tomlkit.parse(run.spec.read_text("utf-8")).unwrap()
-    except (OSError, ValueError) as error:
+        found = tomlkit.parse(run.spec.read_text("utf-8")).unwrap()
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
+    if wrong := misfit(found, _Resolved):
+        raise RunError(f"is no spec of a run: {wrong}", where=str(run.spec))
+    return found
 
 
 def _numbers(evaluations: Iterable[Evaluation]) -> dict[str, Number]:

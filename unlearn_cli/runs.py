@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,61 @@ from unlearn_cli.files import (
     writing,
 )
 from unlearn_cli.safe_text import redact, without_own
+from unlearn_cli.shapes import misfit
 
 RESULTS = ("model", "evaluations")
 """Folders whose files are the result of a run."""
+ONCE = {
+    "StepDone": ("stage", "step"),
+    "EvaluationDone": ("evaluator", "label", "step"),
+    "CheckpointSaved": ("step",),
+}
+"""Events that a log has once, and what tells one from another."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict, in the manifest."""
+
+    name: str
+    explanation: str
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the manifest may hold, as it is read; keys of other versions besides."""
+
+    created: str = ""
+    finished: str = ""
+    status: str = ""
+    error: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    retain_reference: str = ""
+    unlearned: str = ""
+    verdict: Judged = Judged("unknown", "")
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    event: str
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """`EvaluationDone` without its table."""
+
+    evaluator: str
+    label: str
+    step: int
+    path: str = ""
+
+
+LOGGED = {kind.__name__: kind for kind in Event.__subclasses__()} | {"EvaluationDone": _Evaluated}
+"""Name of an event -> what its line in the log holds."""
 
 
 class RunFolder:
@@ -66,12 +120,10 @@ class RunFolder:
         run._refuse_what_is_there()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            try:  # exclusive: of two processes that start at once, one is refused
-                with run.spec.open("x", encoding="utf-8") as file:
-                    file.write(redact(spec_toml))
-            except FileExistsError:
-                raise _already_holds_a_run(folder) from None
-        run.update_manifest(created=now())
+        with run.lock():  # of two processes that start at once, one is refused
+            run._refuse_what_is_there()
+            write_atomically(run.spec, redact(spec_toml))
+            run.update_manifest(created=now())
         return run
 
     @classmethod
@@ -85,10 +137,12 @@ class RunFolder:
 
     def _refuse_what_is_there(self) -> None:
         if self.spec.exists():
-            raise _already_holds_a_run(self.folder)
+            hint = "use --resume or another name"
+            raise UsageError("already holds a run", where=str(self.folder), hint=hint)
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError("is a file, not a folder", where=str(self.folder))
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        # A run that was killed as it began leaves a lock, perhaps half a spec: both are hidden.
+        if self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):
             hint = "choose another name or output.folder"
             raise UsageError("is not empty", where=str(self.folder), hint=hint)
 
@@ -106,14 +160,22 @@ class RunFolder:
                 raise UsageError("another process is writing to this run", where=where, hint=hint)
             yield
 
+    def drop_leftovers(self) -> None:
+        """Delete what processes that were killed left half-written; only under the lock."""
+        for path in [*self.folder.rglob(".*.tmp"), *self.folder.rglob(".*.partial")]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
     @property
     def manifest(self) -> dict[str, Any]:
         """What `update_manifest` has been told so far."""
         if not self._manifest.exists():
             return {}
-        parsed = parse_json(read_text(self._manifest), str(self._manifest))
-        if not isinstance(parsed, dict):
-            raise RunError("is not a JSON object", where=str(self._manifest))
+        parsed: dict[str, Any] = parse_json(read_text(self._manifest), str(self._manifest))
+        if wrong := misfit(parsed, Manifest):
+            raise RunError(f"is no manifest: {wrong}", where=str(self._manifest))
         return parsed
 
     def update_manifest(self, **values: Any) -> None:
@@ -142,14 +204,14 @@ class RunFolder:
         if not self._events.exists():
             return []
         lines = read_text(self._events).split("\n")[:-1]  # what follows the last newline is cut
-        return [parse_json(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
+        return [_entry(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
 
     def truncate_events(self, step: int) -> None:
         """Forget what the log says of training after `step`; it is about to happen again.
 
-        Of a stage before it that a kill made happen twice, the later steps stay.
+        Of what a kill made happen twice before it, the later stays.
         """
-        kept = _each_step_once(entry for entry in self.events() if not _is_after(entry, step))
+        kept = _each_once(entry for entry in self.events() if not _is_after(entry, step))
         lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in kept]
         write_atomically(self._events, "".join(lines))
 
@@ -199,6 +261,15 @@ class RunFolder:
             return []
 
 
+def _entry(line: str, where: str) -> dict[str, Any]:
+    """One line of the log; RunError where it is none."""
+    entry: dict[str, Any] = parse_json(line, where)
+    wrong = misfit(entry, _Line) or misfit(entry, LOGGED.get(entry["event"], _Line))
+    if wrong:
+        raise RunError(f"is no event: {wrong}", where=where)
+    return entry
+
+
 def _hash(path: Path) -> str:
     if path.is_symlink():
         raise RunError("is a link, not a file", where=str(path), hint="put the file itself there")
@@ -206,11 +277,6 @@ def _hash(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _already_holds_a_run(folder: Path) -> UsageError:
-    hint = "use --resume or another name"
-    return UsageError("already holds a run", where=str(folder), hint=hint)
 
 
 def _place(evaluation: Evaluation) -> str:
@@ -229,17 +295,20 @@ def _is_after(entry: Mapping[str, Any], step: int) -> bool:
     if entry["event"] == "StageProgress":
         return bool(entry["stage"] == "train" and entry["done"] > step)
     if entry["event"] == "EvaluationDone":
-        trained = entry["label"] not in ("target", "retain_reference")
-        return bool(trained and entry["step"] > step)
+        on_the_way = entry["label"] == "checkpoint" and entry["step"] <= step
+        return not (on_the_way or entry["label"] in ("target", "retain_reference"))
+    if entry["event"] == "RunFinished":  # but for the manifest, which says whether it has
+        return True
     return bool(entry["event"] == "CheckpointSaved" and entry["step"] > step)
 
 
-def _each_step_once(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Without the steps that were taken again later, in the order of the log."""
+def _each_once(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without steps, checkpoints and evaluations that were made again later, in the order of the
+    log."""
     kept: dict[object, Mapping[str, Any]] = {}
     for place, entry in enumerate(entries):
-        is_step = entry["event"] == "StepDone"
-        key = (entry["stage"], entry["step"]) if is_step else place
+        names = ONCE.get(entry["event"])
+        key = (entry["event"], *(entry[name] for name in names)) if names else place
         kept.pop(key, None)
         kept[key] = entry
     return list(kept.values())

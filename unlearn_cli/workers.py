@@ -104,7 +104,7 @@ def _attempt(variant: Variant, run: Callable[[Variant, bool], None]) -> list[Fai
         run(variant, RunFolder(variant.folder).spec.is_file())
     except Interrupted as error:
         hint = "issue the same `unlearn sweep` again to go on"
-        raise Interrupted(error.what, where=variant.name, hint=hint) from None
+        raise Interrupted(error.what, where=variant.name, hint=hint, by=error.by) from None
     except UnlearnError as error:
         return [Failure(variant.name, error.line())]
     except Exception as error:  # noqa: BLE001 - one broken run must not cost the others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 import unlearn_cli
 from unlearn_cli import cli, hooks
-from unlearn_cli.errors import DataError, Interrupted, SpecError, UsageError
+from unlearn_cli.errors import DataError, Interrupted, SpecError, Terminated, UsageError
 
 Install = Callable[..., Path]
 
@@ -71,7 +72,14 @@ def test_an_unknown_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]
         (UsageError("what", where="here", hint="try"), 2, "error: here: what; try\n"),
         (DataError("no rows", where="a.jsonl"), 1, "error: a.jsonl: no rows\n"),
         (Interrupted("stopped"), 130, "error: stopped\n"),
+        (Interrupted("stopped", by=signal.SIGTERM), 143, "error: stopped\n"),
         (KeyboardInterrupt(), 130, "\nerror: interrupted\n"),
+        (Terminated(), 143, "\nerror: interrupted\n"),
+        (
+            OSError(28, "No space left", "a/b"),
+            1,
+            "error: a/b: cannot be changed: No space left; free some space\n",
+        ),
         (SpecError([UsageError("a"), UsageError("b")]), 2, "error: a\nerror: b\n"),
     ],
 )

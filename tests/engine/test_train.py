@@ -288,23 +288,6 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, done: int) -> Non
     assert [e.step for e in again.recorder.of(StepDone)] == list(range(done + 1, 5))
 
 
-def test_a_damaged_checkpoint_is_recognised(tmp_path: Path) -> None:
-    """With a flipped bit in the newest checkpoint, the one before it is used, and the damaged file
-    is named."""
-    setting = Setting(tmp_path, keep=2)
-    setting.trainer.fit(Due(each_step, lambda step: None))
-    assert setting.checkpoints.steps() == [3, 4]
-    weights = setting.checkpoints.path(4) / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    state, problems = setting.checkpoints.newest()
-    assert state is not None
-    assert state.step == 3
-    assert len(problems) == 1
-    assert "model.safetensors: is damaged" in problems[0]
-
-
 def test_the_best_checkpoint_outlives_keep(tmp_path: Path) -> None:
     """With metric values 1, 3, 2, 0 the checkpoint of step 2 is kept beside the newest."""
     values = {1: 1.0, 2: 3.0, 3: 2.0, 4: 0.0}

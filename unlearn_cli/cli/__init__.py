@@ -3,7 +3,7 @@
 A command is imported when it is called and not before, so that `unlearn --help` and the listings
 start at once. JSON on stdout is ASCII, so that nothing in it can steer a terminal. Exit codes: 0
 worked; 1 the run, or a verification, failed; 2 usage or spec; 3 a requirement of the spec is
-missed; 130 interrupted.
+missed; 130 interrupted; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 
 from unlearn_cli import __version__
-from unlearn_cli.errors import SpecError, UnlearnError
+from unlearn_cli.errors import SpecError, UnlearnError, signal_of
 from unlearn_cli.safe_text import clean, redact
 
 COMMANDS = {
@@ -53,7 +53,6 @@ COMMANDS = {
 }
 """Name of a command -> where it is defined, and its line in `unlearn --help`."""
 
-_INTERRUPTED = 130
 _BUG_FRAMES = 6
 
 
@@ -124,14 +123,18 @@ def _status(args: Sequence[str] | None) -> int:
         error.show(shown)
         click.echo(clean(redact(shown.getvalue()), keep_newlines=True), err=True, nl=False)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted", _INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click wraps it
+        return _complain("interrupted", 128 + signal_of(cause))
     except UnlearnError as error:
         return _complain_of(error)
     except BrokenPipeError:
         return _reader_left()
     except Exception as error:  # noqa: BLE001 - the last resort, so that a bug is called a bug
-        return _confess(error)
+        from unlearn_cli.files import disk_error
+
+        refused = disk_error(error)
+        return _complain_of(refused) if refused else _confess(error)
     return result if isinstance(result, int) else 0
 
 

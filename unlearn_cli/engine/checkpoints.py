@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,27 +109,40 @@ class Checkpoints:
                 problems.append(error.line())
         return None, problems
 
-    def best(self) -> int | None:
-        """Step of the checkpoint with the best metric; None where none has one."""
-        metrics = {step: self._metric(step) for step in self.steps()}
+    def best(self, but: Collection[int] = ()) -> int | None:
+        """Step of the checkpoint with the best metric, `but` for some; None where none has one."""
+        metrics = {step: self._metric(step) for step in self.steps() if step not in but}
         known = {step: metric for step, metric in metrics.items() if metric is not None}
         sign = 1 if self.higher_is_better else -1
         return max(known, key=lambda step: (sign * known[step], step), default=None)
+
+    def best_whole(self) -> tuple[int | None, list[str]]:
+        """As `best`, of those that are whole, and what was wrong with better ones."""
+        problems: dict[int, str] = {}
+        while (step := self.best(problems)) is not None:
+            try:
+                self.state(step)
+                break
+            except RunError as error:
+                problems[step] = error.line()
+        return step, [*problems.values()]
 
     def _metric(self, step: int) -> float | None:
         """The metric of a checkpoint; None also where the checkpoint is damaged."""
         try:
             text = (self.path(step) / "state.json").read_text(encoding="utf-8")
-            metric: float | None = json.loads(text)["metric"]
+            metric = json.loads(text)["metric"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return metric
+        return metric if isinstance(metric, int | float) else None
 
     def discard_after(self, step: int) -> None:
-        """Delete the checkpoints beyond `step`: they are damaged, and will be made again."""
+        """Delete the checkpoints beyond `step`, which are damaged and will be made again, and those
+        that a kill left undeleted."""
         for later in self.steps():
             if later > step:
                 shutil.rmtree(self.path(later))
+        self._prune()
 
     def optimizer(self, step: int) -> dict[str, Any]:
         """The optimizer's state, on CPU. Raises RunError where the file holds anything else."""

@@ -332,14 +332,17 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Give a complete folder its final name, durably."""
+    """Give a complete folder its final name, durably; one of that name is never seen in part."""
+    before = partial.with_name(f"{partial.name}.partial")
     for path in partial.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(before)
     partial.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
     parent = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(parent)

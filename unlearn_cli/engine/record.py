@@ -12,9 +12,9 @@ import tomlkit
 
 from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.session import Session
-from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError
+from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError, signal_of
 from unlearn_cli.events import Event, Listener, Notice, RunFailed, RunStarted
-from unlearn_cli.files import now
+from unlearn_cli.files import disk_error, now
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.safe_text import redact
 
@@ -83,7 +83,9 @@ def recorded(
 
     with folder.lock():
         session.listener = both
-        folder.update_manifest(status="running", error=None, environment=found)
+        folder.drop_leftovers()
+        created = folder.manifest.get("created") or now()
+        folder.update_manifest(created=created, status="running", error=None, environment=found)
         spec, accelerator = session.spec, session.accelerator
         session.emit(
             RunStarted(
@@ -102,9 +104,10 @@ def recorded(
         except (KeyboardInterrupt, Interrupted) as error:
             folder.update_manifest(status="interrupted")
             what = error.what if isinstance(error, Interrupted) else "interrupted"
-            raise Interrupted(what, hint=resume_with) from None
+            raise Interrupted(what, hint=resume_with, by=signal_of(error)) from None
         except Exception as error:
-            line = error.line() if isinstance(error, UnlearnError) else redact(repr(error))
+            known = error if isinstance(error, UnlearnError) else disk_error(error)
+            line = known.line() if known else redact(repr(error))
             session.emit(RunFailed(line))
             folder.update_manifest(status="failed", error=line)
             if ran_out(error):

@@ -20,11 +20,11 @@ from unlearn_cli.engine.lora import adapter_config, merge
 from unlearn_cli.engine.measure import evaluate_reference
 from unlearn_cli.engine.models import Loaded, load_skeleton, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
-from unlearn_cli.engine.plan import Plan
 from unlearn_cli.engine.record import open_folder, recorded
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
+from unlearn_cli.engine.timetable import Timetable
 from unlearn_cli.engine.train import Due, Trainer
 from unlearn_cli.engine.unlearning import Unlearning
 from unlearn_cli.engine.work import build_method, choose
@@ -39,7 +39,7 @@ from unlearn_cli.events import (
 )
 from unlearn_cli.require import missed
 from unlearn_cli.runs import RunFolder
-from unlearn_cli.spec.tables import Every, Spec
+from unlearn_cli.spec.tables import Spec
 from unlearn_cli.verdict import Stressed, judge
 
 
@@ -166,13 +166,16 @@ class Run:
         model with an adapter that was not trained."""
         session, spec = self.session, self.spec
         unlearning = Unlearning(session, self.folder.reference, loaded, reinforced)
+        self.timetable = Timetable(spec, unlearning.work.plan)
         checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
         trainer = unlearning.trainer(checkpoints, self.stopper)
-        self._resume(trainer, checkpoints)
+        self._resume(trainer)
         title = f"Unlearn with {spec.method.name}"
         with session.stage("train", title, len(steps)), self.stopper.waiting():
-            trainer.fit(self._due(unlearning.work.plan, loaded, checkpoints))
-        best = checkpoints.best() if spec.checkpoints.best else None
+            trainer.fit(self._due(loaded, checkpoints))
+        best, problems = checkpoints.best_whole() if spec.checkpoints.best else (None, [])
+        for problem in problems:
+            session.emit(Notice(f"checkpoint not used: {problem}"))
         if best is not None and best != trainer.done:
             session.emit(Notice(f"the model is the checkpoint of step {best}, the best of the run"))
             trainer.restore(best)
@@ -189,42 +192,25 @@ class Run:
             self.folder.checkpoints, rule.keep, higher_is_better=number.direction == "higher"
         )
 
-    def _resume(self, trainer: Trainer, checkpoints: Checkpoints) -> None:
-        state, problems = checkpoints.newest()
-        for problem in problems:
-            self.session.emit(Notice(f"checkpoint not used: {problem}"))
-        self.session.accelerator.wait_for_everyone()
-        done = state.step if state else 0
+    def _resume(self, trainer: Trainer) -> None:
+        done = trainer.resume_newest()
         if self.session.accelerator.is_main_process:
-            checkpoints.discard_after(done)
             self.folder.truncate_events(done)
-        if state:
-            trainer.resume(state)
+        if done:
             self.session.emit(Notice(f"resumed from the checkpoint of step {done}"))
 
-    def _due(self, plan: Plan, loaded: Loaded, checkpoints: Checkpoints) -> Due:
-        total = len(plan.steps)
-        best = self.spec.checkpoints.best
-
-        def is_due(every: Every, step: int) -> bool:
-            if every == "end":
-                return step == total and best is not None
-            period = plan.steps_per_epoch if every == "epoch" else every
-            return step % period == 0 or (step == total and best is not None)
-
-        def checkpoint(step: int) -> bool:
-            return is_due(self.spec.checkpoints.every, step)
+    def _due(self, loaded: Loaded, checkpoints: Checkpoints) -> Due:
+        timetable, best = self.timetable, self.spec.checkpoints.best
 
         def evaluate(step: int) -> float | None:
-            compared = best is not None and checkpoint(step)
-            due = [t.evaluator for t in self.spec.evaluate if compared or is_due(t.every, step)]
-            if due:
+            if due := timetable.evaluators(step):
                 best_step = checkpoints.best()  # the others' figures are in the run folder
                 self.on_the_way = {k: v for k, v in self.on_the_way.items() if k == best_step}
                 self.on_the_way[step] = self._evaluate_now(loaded, step, due)
+            compared = timetable.compared(step)
             return _number(self.on_the_way[step], best).value if compared else None
 
-        return Due(checkpoint, evaluate)
+        return Due(timetable.checkpoint, evaluate)
 
     def _evaluate_now(self, loaded: Loaded, step: int, only: list[str]) -> list[Evaluation]:
         return self.evaluations.evaluate(
@@ -238,7 +224,11 @@ class Run:
         )
 
     def _final_evaluation(self, loaded: Loaded, model: str, step: int) -> list[Evaluation]:
-        """All evaluations; those of the same weights on the way are not made again."""
+        """All evaluations; those of the same weights on the way are not made again.
+
+        What stands in a batch decides the last bits of a score. So those that were due on the way
+        are made by themselves, also where a kill after the last step lost them.
+        """
         known = [
             replace(evaluation, label="unlearned")
             for evaluation in self.on_the_way.get(step, ())
@@ -247,17 +237,19 @@ class Run:
         for evaluation in known:
             self.evaluations.report(evaluation, self.folder)
         names = [table.evaluator for table in self.spec.evaluate]
+        on_the_way = {*self.timetable.evaluators(step)} - self.evaluations.stress_tests
         there = {evaluation.evaluator: evaluation for evaluation in known}
-        made = self.evaluations.evaluate(
-            loaded,
-            model,
-            label="unlearned",
-            step=step,
-            references=self.references,
-            run=self.folder,
-            only=[name for name in names if name not in there],
-        )
-        there |= {evaluation.evaluator: evaluation for evaluation in made}
+        for only in (on_the_way - {*there}, {*names} - on_the_way):
+            made = self.evaluations.evaluate(
+                loaded,
+                model,
+                label="unlearned",
+                step=step,
+                references=self.references,
+                run=self.folder,
+                only=only,
+            )
+            there |= {evaluation.evaluator: evaluation for evaluation in made}
         return [there[name] for name in names]
 
     def _finish(self, after: list[Evaluation], model: str, seconds: float) -> RunFinished:

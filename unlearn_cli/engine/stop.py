@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from unlearn_cli.errors import Terminated
+
 
 class Stopper:
-    """While entered, the first signal during training is a request (`requested`); outside training,
-    or the second time, it interrupts at once."""
+    """While entered, the first signal during training is a request (`requested`, its number);
+    outside training, or the second time, it interrupts at once."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0
         self.training = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -36,11 +38,11 @@ class Stopper:
         finally:
             self.training = False
 
-    def __call__(self) -> bool:
-        """Whether training should stop after the step in progress."""
+    def __call__(self) -> int:
+        """Number of the signal that asks training to stop after the step in progress, or 0."""
         return self.requested
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.requested or not self.training:
-            raise KeyboardInterrupt
-        self.requested = True
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        self.requested = number

@@ -94,6 +94,7 @@ class FineTuning:
         folder = cache_folder("models") / self._key(splits)
         with ours_to_make(self.session, folder) as missing:
             if not missing:
+                _checkpoints(folder).remove()  # of a run that was killed once the model was there
                 self.session.cached(stage, title)
                 return folder
             with self.stopper.waiting():
@@ -118,7 +119,7 @@ class FineTuning:
     ) -> None:
         session, recipe = self.session, self.recipe
         # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
-        checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
+        checkpoints = _checkpoints(folder)
         trainer = _trainer(
             session,
             loaded,
@@ -139,9 +140,7 @@ class FineTuning:
             epochs=recipe.epochs,
             stop=self.stopper,
         )
-        state, _ = checkpoints.newest()
-        if state:
-            trainer.resume(state)
+        trainer.resume_newest()
         with session.stage(stage, title, len(trainer.plan.steps)):
             trainer.fit()
         main = session.accelerator.is_main_process
@@ -150,6 +149,10 @@ class FineTuning:
             checkpoints.remove()
         session.accelerator.wait_for_everyone()
         session.accelerator.free_memory()
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
 
 
 def fine_tune_briefly(
@@ -185,7 +188,7 @@ def _trainer(
     batch_size: int,
     epochs: float | None,
     steps: int | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], int] = lambda: 0,
 ) -> Trainer:
     """Plain fine-tuning of a model on rows, about to begin."""
     encoder = session.encoder(loaded.tokenizer)

@@ -77,7 +77,7 @@ class Trainer:
         *,
         stage: str,
         emit: Listener,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], int] = lambda: 0,
         reweigh: Callable[[Progress], Weights] | None = None,
         smoothing: Smoothing | None = None,
         seed: int = 0,
@@ -123,6 +123,22 @@ class Trainer:
         self.gradients.micro_batch = min(own, state.micro_batch or own)
         self.done = state.step
 
+    def resume_newest(self) -> int:
+        """Continue from the newest checkpoint that is whole, where there is one; its step, or 0.
+
+        Newer ones are damaged: they are named, and deleted, for they will be made again.
+        """
+        state, problems = self.checkpoints.newest()
+        for problem in problems:
+            self.emit(Notice(f"checkpoint not used: {problem}"))
+        self.accelerator.wait_for_everyone()
+        done = state.step if state else 0
+        if self.accelerator.is_main_process:
+            self.checkpoints.discard_after(done)
+        if state:
+            self.resume(state)
+        return done
+
     def restore(self, step: int) -> None:
         """Load the weights of the checkpoint of a step, each in its own dtype."""
         read_weights(self.model, self.checkpoints.path(step))
@@ -136,11 +152,11 @@ class Trainer:
         while self.done < len(self.plan.steps):
             self.step()
             metric = due.evaluate(self.done)
-            stopping = self._stopping()
-            if due.checkpoint(self.done) or stopping:
+            signalled = self._signalled()
+            if due.checkpoint(self.done) or signalled:
                 self._checkpoint(metric)
-            if stopping:
-                raise Interrupted(f"interrupted after step {self.done}")
+            if signalled:
+                raise Interrupted(f"interrupted after step {self.done}", by=signalled)
 
     def step(self) -> None:
         """Take the next step; raises RunError as `fit` does."""
@@ -263,10 +279,10 @@ class Trainer:
             )
         )
 
-    def _stopping(self) -> bool:
-        """Whether any process was asked to stop."""
-        flag = torch.tensor([float(self.stop())], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag).item())
+    def _signalled(self) -> int:
+        """Number of the signal that asked any process to stop, or 0."""
+        number = torch.tensor([self.stop()], device=self.accelerator.device)
+        return int(self.accelerator.gather(number).max())
 
     def _checkpoint(self, metric: float | None) -> None:
         main = self.accelerator.is_main_process

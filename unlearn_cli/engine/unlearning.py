@@ -51,7 +51,7 @@ class Unlearning:
         self.encoder = session.encoder(loaded.tokenizer)
         self.work = prepare(session, self.encoder, loaded.model, self._ask)
 
-    def trainer(self, checkpoints: Checkpoints, stop: Callable[[], bool]) -> Trainer:
+    def trainer(self, checkpoints: Checkpoints, stop: Callable[[], int]) -> Trainer:
         """What takes the steps; the reference pass is run, and what is not trained is frozen.
 
         The reference is the model without an adapter, so it is asked before that is put in."""

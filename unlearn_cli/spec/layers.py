@@ -23,6 +23,10 @@ else:
     import tomli as tomllib
 
 
+DEEPEST = 50
+"""Levels of tables and arrays within each other; no spec has ten."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A TOML document: a file, or a preset that comes with the tool."""
@@ -108,7 +112,9 @@ def _parse(source: Source) -> Tree:
     text = _text(source).replace("\r\n", "\n")
     try:
         data = tomllib.loads(text)
-    except ValueError as error:  # also of a number that is too long
+        if _is_deeper(data, DEEPEST):
+            raise ValueError(f"more than {DEEPEST} brackets within each other")
+    except (ValueError, RecursionError) as error:  # also of a number that is too long
         raise SpecError([_syntax_error(source, text, str(error))]) from None
     if not data:
         hint = "`unlearn init` writes a spec to start from"
@@ -117,6 +123,11 @@ def _parse(source: Source) -> Tree:
     for path, line in key_lines(text).items():
         origins[path] = Origin(source.shown, line, source.folder)
     return Tree(data, origins)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def _text(source: Source) -> str:
@@ -182,7 +193,7 @@ def _own(tree: Tree, path: KeyPath, value: Any, origin: Origin) -> None:
 def _flag_path(key: str) -> KeyPath:
     try:
         table: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{key!r} is not a key") from None
     path: list[str | int] = []
     while isinstance(table, dict):
@@ -197,9 +208,11 @@ def _flag_value(value: str) -> Any:
     try:
         value.encode()
         table = tomllib.loads(f"value = {value}")
+        if _is_deeper(table, DEEPEST):
+            raise ValueError(f"more than {DEEPEST} brackets within each other")
     except UnicodeEncodeError:
         raise ValueError("not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         if _BARE_STRING.fullmatch(value):
             return value
         raise ValueError(f"the value is not valid TOML: {error}") from None

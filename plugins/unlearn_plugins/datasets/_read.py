@@ -250,12 +250,20 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
         lines = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             header = next(lines, [])
+            _check_names(header, path)
             for values in lines:
                 if values:
                     yield Record(f"{path}:{lines.line_num}", _fields(header, values, path, lines))
         except csv.Error as error:
             where = f"{path}:{lines.line_num}"
             raise DataError(f"broken table: {error}", where=where) from None
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Two columns of one name: which is meant?"""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        what = f"column '{twice[0]}' is there more than once"
+        raise DataError(what, where=str(path), hint="give every column its own name")
 
 
 def _fields(header: Sequence[str], values: Sequence[str], path: Path, lines: Any) -> dict[str, str]:
@@ -279,6 +287,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _check_names(file.schema_arrow.names, path)
             for batch in file.iter_batches(1000):
                 for row in batch.to_pylist():
                     number += 1

@@ -195,13 +195,22 @@ class _Cells:
             return index
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise self.error("id", f"is {_type(value)}", "give a string or a whole number")
-        return str(value)
+        return self.unicode("id", str(value))
 
     def _string(self, part: str, value: Any) -> str:
         if not isinstance(value, str):
             raise self.error(part, f"is {_type(value)}, not a string", "give strings throughout")
         if not value.strip():
             raise self.error(part, "is empty", "drop the row or fill it")
+        return self.unicode(part, value)
+
+    def unicode(self, part: str, value: str) -> str:
+        """The text; JSON can escape half of a character, which no file and no tokenizer takes."""
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise self.error(part, f"has half a character ({half})", "mend the escape") from None
         return value
 
 
@@ -253,7 +262,7 @@ def _message(cells: _Cells, number: int, turn: Any) -> Message:
         case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
             if not content.strip():
                 raise cells.error("messages", f"has an empty message {number}")
-            return Message(role, content)
+            return Message(role, cells.unicode("messages", content))
         case {"role": str(role), "content": str()}:
             known = "use system, user or assistant"
             raise cells.error(
