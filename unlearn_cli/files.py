@@ -95,13 +95,20 @@ def parse_json(text: str, where: str) -> Any:
     """JSON without the constants NaN and Infinity, which are not JSON, and without numbers that
     are too large for one."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
     except (ValueError, RecursionError) as error:
         raise RunError(f"damaged JSON: {error}", where=where) from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _whole(digits: str) -> int:
+    _finite(digits)  # it may be read as a fraction later
+    return int(digits)
 
 
 def _finite(digits: str) -> float:
