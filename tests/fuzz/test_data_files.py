@@ -127,7 +127,7 @@ def load(tmp_path: Path, encoder: Encoder, in_time: Callable[[], None]) -> Load:
 def test_damaged_files(suffix: str, load: Load, tries: Tries) -> None:
     """Every format with rows of every kind, bytes and lines damaged."""
 
-    @tries(25)
+    @tries(10)
     @given(data=damaged(FORMS[suffix]))
     def property_(data: bytes) -> None:
         load(suffix, data)
@@ -149,7 +149,7 @@ def test_distorted_values(suffix: str, load: Load, tries: Tries) -> None:
         except Exception:  # noqa: BLE001 - what Arrow cannot hold is in no parquet file
             return b""
 
-    @tries(25)
+    @tries(10)
     @given(data=st.builds(write, distorted(SPLITS)))
     def property_(data: bytes) -> None:
         load(suffix, data)

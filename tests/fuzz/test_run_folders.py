@@ -150,7 +150,7 @@ def test_damaged_run_folders(
     """One file of a run damaged, as bytes or as JSON: each command that reads runs says so in one
     line, or goes on; never a traceback."""
 
-    @tries(40)
+    @tries(20)
     @given(name=st.sampled_from(FILES), dice=st.randoms(), command=st.sampled_from(COMMANDS))
     def property_(name: str, dice: Random, command: tuple[str, ...]) -> None:
         in_time()
@@ -212,7 +212,7 @@ def test_damaged_stored_results(tmp_path: Path, tries: Tries, in_time: Callable[
     samples = [json.dumps(stored, indent=1).encode() for stored in FOREIGN]
     as_json = distorted(FOREIGN).map(lambda value: json.dumps(value).encode())
 
-    @tries(60)
+    @tries(50)
     @given(data=damaged(samples) | as_json)
     def property_(data: bytes) -> None:
         in_time()
