@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -213,7 +213,11 @@ def _refuse_twins(spec: Spec) -> None:
 
 def _refuse_sharded(spec: Spec) -> None:
     """What would look at a weight as if it were whole, or be measured on a whole model."""
-    recipes = {"train": spec.train, "target": spec.target, "reinforce": spec.reinforce}
+    recipes: Mapping[str, Any] = {
+        "train": spec.train,
+        "target": spec.target,
+        "reinforce": spec.reinforce,
+    }
     wrong = {
         "[lora].dora": spec.lora.dora,
         "[lora].base": spec.lora.base == "nf4",
