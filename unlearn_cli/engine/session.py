@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -213,10 +213,17 @@ def _refuse_twins(spec: Spec) -> None:
 
 def _refuse_sharded(spec: Spec) -> None:
     """What would look at a weight as if it were whole, or be measured on a whole model."""
+<<<<<<< HEAD
     optimizers = {
         "[train]": spec.train.optimizer,
         "[target]": spec.target.optimizer,
         "[reinforce]": spec.reinforce.optimizer,
+=======
+    recipes: Mapping[str, Any] = {
+        "train": spec.train,
+        "target": spec.target,
+        "reinforce": spec.reinforce,
+>>>>>>> processes
     }
     wrong = {
         "[lora].dora": spec.lora.dora,
