@@ -213,23 +213,16 @@ def _refuse_twins(spec: Spec) -> None:
 
 def _refuse_sharded(spec: Spec) -> None:
     """What would look at a weight as if it were whole, or be measured on a whole model."""
-<<<<<<< HEAD
-    optimizers = {
-        "[train]": spec.train.optimizer,
-        "[target]": spec.target.optimizer,
-        "[reinforce]": spec.reinforce.optimizer,
-=======
     recipes: Mapping[str, Any] = {
         "train": spec.train,
         "target": spec.target,
         "reinforce": spec.reinforce,
->>>>>>> processes
     }
     wrong = {
         "[lora].dora": spec.lora.dora,
         "[lora].base": spec.lora.base == "nf4",
         "[train].micro_batch": spec.train.micro_batch == "auto",
-        **{f"{table}.optimizer": name != "adamw" for table, name in optimizers.items()},
+        **{f"[{name}].optimizer": recipe.optimizer != "adamw" for name, recipe in recipes.items()},
     }
     for where in (key for key, is_wrong in wrong.items() if is_wrong):
         raise UsageError("does not go with a sharded model", where=where, hint=UNSHARDED)
