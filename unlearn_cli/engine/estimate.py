@@ -27,6 +27,7 @@ from unlearn_cli.engine.gradients import Gradients, Part
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.pack import assume
 from unlearn_cli.engine.plan import Plan, Step
+from unlearn_cli.engine.quantized import scales
 from unlearn_cli.engine.speed import Speed
 
 LOOKED_AT = 256
@@ -58,6 +59,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     def __init__(self, speed: Speed | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.speed, self.seconds = speed, 0.0
+        self.any_number = False
+        """Whether a number that is read from a tensor is made up; it decides no size."""
         self.alive = self.peak = 0
         self._sizes: dict[int, int] = {}
 
@@ -79,6 +82,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.any_number and func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0
         result = func(*args, **kwargs)
         tree_map_only(Tensor, self.note, result)
         if self.speed is not None and not func.is_view:
@@ -103,7 +108,7 @@ def imagine(model: Any, device: torch.device) -> Any:
             return nn.Parameter(made, requires_grad=tensor.requires_grad)
         return made
 
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [*model.parameters(), *model.buffers(), *scales(model)]
     made = copy.deepcopy(model, {id(tensor): shape_of(tensor) for tensor in tensors})
     assume(made, like=model)
     return made
@@ -149,6 +154,7 @@ def estimate_step(
                 with accelerator.autocast():
                     work.backward(part, dict.fromkeys((term.name for term in terms), 1.0))
         highest, spent, after = ledger.peak, ledger.seconds, ledger.alive
+        ledger.any_number = True  # some optimizers read norms
         chosen = optimizer(model)
         chosen.step()
         state = ledger.alive - after

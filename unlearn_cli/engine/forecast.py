@@ -21,6 +21,7 @@ from unlearn_cli.engine.lora import adapt
 from unlearn_cli.engine.models import weight_dtype
 from unlearn_cli.engine.objective import Term
 from unlearn_cli.engine.optimizers import make_optimizer
+from unlearn_cli.engine.quantized import sketch
 from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.score import heaviest, look
 from unlearn_cli.engine.session import Session
@@ -105,6 +106,8 @@ def _prepare(session: Session, work: Work, skeleton: Any) -> None:
     """Freeze what is not trained, put an adapter in, and recompute activations, as a run does."""
     spec = session.spec
     train_only(skeleton, work.choice.parameters)
+    if spec.lora.base == "nf4":
+        sketch(skeleton)
     if spec.lora.rank:
         adapt(skeleton, work.choice.adapted, spec.lora, base="", seed=spec.seed)
     if spec.train.activation_checkpointing:

@@ -82,6 +82,54 @@ def keep_bits(model: nn.Module) -> None:
             )
 
 
+def scales(model: nn.Module) -> list[Tensor]:
+    """Tensors of the layers of 4 bits that are neither parameters nor buffers."""
+    states = [_base(layer).weight.quant_state for _, layer in _layers(model)]
+    found = [value for state in states for part in (state, state.state2) for value in _of(part)]
+    return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _of(state: Any) -> Iterator[Tensor]:
+    return (value for value in vars(state).values() if isinstance(value, Tensor))
+
+
+def sketch(skeleton: Any) -> None:
+    """Make the layers of a skeleton what `from_pretrained` would with `four_bits`."""
+    head = skeleton.get_output_embeddings()
+    for name, layer in list(skeleton.named_modules()):
+        if isinstance(layer, nn.Linear) and layer is not head:
+            _put(skeleton, name, _sketched(layer))
+    skeleton.is_loaded_in_4bit = True
+
+
+def _sketched(layer: nn.Linear) -> Any:
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    weight, blocks = layer.weight, -(-layer.weight.numel() // BLOCK)
+    second = QuantState(empty(-(-blocks // 256)), code=empty(256), blocksize=256)
+    second.dtype = torch.float32
+    state = QuantState(
+        empty(blocks, dtype=torch.uint8),
+        shape=weight.shape,
+        dtype=weight.dtype,
+        blocksize=BLOCK,
+        code=empty(16),
+        quant_type="nf4",
+        offset=empty(),
+        state2=second,
+    )
+    with torch.device("meta"):
+        made = Linear4bit(*weight.T.shape, bias=False, compute_dtype=weight.dtype)
+    codes = empty(-(-weight.numel() // 2), 1, dtype=torch.uint8)
+    made.weight = Params4bit(codes, quant_state=state, quant_type="nf4", bnb_quantized=True)
+    made.bias, made.quant_state = layer.bias, state
+    return made
+
+
 @contextmanager
 def dequantized(model: nn.Module) -> Iterator[None]:
     """Within, no layer has 4 bits: plain ones, adapter included, stand for them."""
