@@ -102,7 +102,7 @@ def test_a_safe_reader_is_no_problem() -> None:
 
 
 def test_no_source_uses_a_loader_that_could_run_code() -> None:
-    """pickle and its kin, yaml but for its safe loader, eval, loaders without their locks, shells."""
+    """pickle and its kin, yaml but for its safe loader, eval, loaders without locks, shells."""
     found = {
         str(path.relative_to(ROOT)): names
         for path in SOURCES

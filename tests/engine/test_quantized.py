@@ -13,6 +13,7 @@ from torch import nn
 pytest.importorskip("peft", reason="the extra lora is not installed")
 pytest.importorskip("bitsandbytes", reason="the extra quantized is not installed")
 
+from accelerate import Accelerator
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
@@ -22,13 +23,18 @@ from unlearn_plugins.evaluators.quantize import to_nf4
 
 from unlearn_cli.engine import quantized
 from unlearn_cli.engine.builtin import make_tiny
+from unlearn_cli.engine.estimate import Estimate, estimate_step, imagine
 from unlearn_cli.engine.evaluate import restored
+from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.gradient_norms import gradient_norms
 from unlearn_cli.engine.lora import adapt, find_adapted, folded, merge, own_parameters
-from unlearn_cli.engine.models import fingerprint, load_model, save_model
+from unlearn_cli.engine.models import fingerprint, load_model, load_skeleton, save_model
+from unlearn_cli.engine.objective import nll_term
+from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.errors import ModelError, UsageError
 from unlearn_cli.spec import tables
 from unlearn_cli.spec.tables import LoraTable, ModelTable
-from unlearn_cli.testing import tiny_model
+from unlearn_cli.testing import made_up_rows, tiny_model
 
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 13)[None]
@@ -221,6 +227,49 @@ def test_rows_that_end_within_a_block_are_refused(tmp_path: Path) -> None:
     save_model(tiny_model(), make_tiny(["some text"], 0)[1], tmp_path / "narrow")
     with pytest.raises(ModelError, match=r"layers\.0\.self_attn\.q_proj: has 32 inputs"):
         load(tmp_path / "narrow")
+
+
+def test_gradients_of_the_weights_are_those_of_whole_ones(stored: Path) -> None:
+    """The metric `gradient_norm`, which weights of 4 bits could not give."""
+    model, rows = trained(stored, KINDS[0]), made_up_rows(2)
+    found = gradient_norms(Scorer(model), rows)
+    bits = fingerprint(model)
+    merge(model)
+    assert fingerprint(model) != bits
+    assert found == pytest.approx(gradient_norms(Scorer(model), rows), rel=1e-5)
+
+
+def test_a_forecast_is_that_of_what_will_be_held(stored: Path) -> None:
+    """Beside the weights a dry run, which has a skeleton of whole weights, counts what an estimate
+    of the loaded model counts; of the weights it takes off what 4 bits and their scales save."""
+    table = LoraTable(rank=4, base="nf4")
+    loaded, skeleton = load(stored), load_skeleton(ModelTable(), str(stored)).to(torch.float32)
+    whole = sum(p.nbytes for p in skeleton.parameters())
+    held = sum(p.nbytes for p in loaded.parameters()) + sum(map(scale_bytes, loaded.modules()))
+    names = [name for name, _ in loaded.named_parameters()]
+    for model in (loaded, skeleton):
+        adapt(model, find_adapted(model, names, table), table, base="", seed=0)
+    real, ahead = (estimated(model.train()) for model in (loaded, skeleton))
+    assert (real.gradients, real.optimizer) == (ahead.gradients, ahead.optimizer)
+    assert real.peak - real.weights == ahead.peak - ahead.weights
+    assert quantized.rounded_away(skeleton) == pytest.approx(whole - held, rel=0.02)
+
+
+def scale_bytes(module: Any) -> int:
+    """Of a layer of 4 bits: a byte for 64 weights, and 4 bytes for 256 of these."""
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    return state.absmax.nbytes + state.state2.absmax.nbytes if state else 0
+
+
+def estimated(model: Any) -> Estimate:
+    return estimate_step(
+        lambda: (imagine(model, CPU), [nll_term("rows", 1.0)]),
+        {"rows": made_up_rows(8, seed=5)},
+        make_plan(forget=8, retain=0, batch_size=8, seed=0, epochs=1),
+        Accelerator(),
+        micro_batch=8,
+        optimizer="adamw",
+    )
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

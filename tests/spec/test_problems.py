@@ -179,6 +179,20 @@ def test_missing_tables_and_keys_are_named(write: Write) -> None:
             '[retain_reference]\npath = "a"\nevaluation = "b"',
             ":10: [retain_reference].evaluation: given together with path",
         ),
+        ('[lora]\nbase = "nf4"', ":9: [lora].base: there is no adapter to train on it; set lora."),
+        (
+            '[lora]\nrank = 8\nbase = "nf4"\n[wrap]\nsaliency = 0.1',
+            ":12: [wrap].saliency: needs gradients of the weights, and those in 4 bits have none",
+        ),
+        (
+            '[lora]\nrank = 8\nbase = "int4"',
+            ':10: [lora].base: must be "full" or "nf4", not "int4"',
+        ),
+        (
+            '[train]\noptimizer = "adam_8bit"',
+            ':9: [train].optimizer: must be "adamw", "adamw_8bit" or "adafactor", not "adam_8bit"; '
+            'did you mean "adamw_8bit"?',
+        ),
         ('[evaluate]\nevaluator = "tofu"', ":8: [evaluate]: must be an array of tables, not a"),
         ("[[train]]\nsteps = 1", ":8: [train]: must be a table, not an array; write [train] in"),
         ('[output]\nfolder = "spec.toml"', ":9: [output].folder: spec.toml is a file"),

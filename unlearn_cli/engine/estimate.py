@@ -28,6 +28,7 @@ from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.optimizers import state_bytes
 from unlearn_cli.engine.pack import assume
 from unlearn_cli.engine.plan import Plan, Step
+from unlearn_cli.engine.quantized import plain_shapes
 from unlearn_cli.engine.speed import Speed
 
 LOOKED_AT = 256
@@ -105,7 +106,8 @@ def imagine(model: Any, device: torch.device) -> Any:
         return made
 
     tensors = [*model.parameters(), *model.buffers()]
-    made = copy.deepcopy(model, {id(tensor): shape_of(tensor) for tensor in tensors})
+    shapes = {id(tensor): shape_of(tensor) for tensor in tensors}
+    made = copy.deepcopy(model, {**shapes, **plain_shapes(model)})
     assume(made, like=model)
     return made
 

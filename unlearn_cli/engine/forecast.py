@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unlearn_cli.engine import memory
@@ -20,6 +20,7 @@ from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.lora import adapt
 from unlearn_cli.engine.models import weight_dtype
 from unlearn_cli.engine.objective import Term
+from unlearn_cli.engine.quantized import rounded_away
 from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.score import heaviest, look
 from unlearn_cli.engine.session import Session
@@ -90,7 +91,7 @@ def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> F
         speed=measure(device, torch.bfloat16 if half else dtype),
     )
     width = skeleton.get_output_embeddings().weight.shape[1]
-    rounded = _rounded_away(skeleton) if spec.lora.base == "nf4" else 0
+    rounded = rounded_away(skeleton) if spec.lora.base == "nf4" else 0
     return Forecast(
         step=replace(step, weights=step.weights - rounded, peak=step.peak - rounded),
         evaluation=_evaluation(session, skeleton, encoder),
@@ -143,15 +144,6 @@ class _Shapes:
         if what == "hidden":
             return torch.empty(answers, self.width, dtype=self.dtype)
         return torch.empty(answers)
-
-
-def _rounded_away(model: Any) -> int:
-    """Bytes that linear layers, but for the output layer, do not take in 4 bits: with scales in
-    8 bits for 64 of them, that is .516 a weight."""
-    head = model.get_output_embeddings()
-    linear = (m for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    weights = [layer.weight for layer in linear if not layer.weight.requires_grad]
-    return sum(round(weight.nbytes - 0.516 * weight.numel()) for weight in weights)
 
 
 def _evaluation(session: Session, skeleton: Any, encoder: Encoder) -> int:

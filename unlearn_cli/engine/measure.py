@@ -94,7 +94,8 @@ def measure(
         references = [e for e in run.evaluations() if e.label == "retain_reference"] if run else []
         references = references or evaluate_reference(evaluations, models)
         path = _model_in(model) if model else (str(run.model) if run else models.target())
-        loaded = session.load(path)
+        merged = spec.lora.merge and bool(model or run)  # what such a run made is whole
+        loaded = session.load(path, whole=merged)
         found = evaluations.evaluate(
             loaded, fingerprint(loaded.model), label=label, step=0, references=references
         )

@@ -82,6 +82,29 @@ def keep_bits(model: nn.Module) -> None:
             )
 
 
+def plain_shapes(model: nn.Module) -> dict[int, nn.Module]:
+    """`id` of each layer of 4 bits -> a plain one, empty: where only shapes are of account."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return {}
+    from bitsandbytes.nn import Linear4bit
+
+    def plain(layer: Any) -> nn.Module:
+        kind: Any = {"device": layer.weight.device, "dtype": layer.compute_dtype}
+        made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, **kind)
+        return made.requires_grad_(False)
+
+    return {id(m): plain(m) for m in model.modules() if isinstance(m, Linear4bit)}
+
+
+def rounded_away(model: Any) -> int:
+    """Bytes that the linear layers of a plain model do not take once they are in 4 bits: with a
+    scale in 8 bits for 64 of them, and one in 32 for 256 of these, a weight takes .516."""
+    head = model.get_output_embeddings()
+    linear = (m for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    weights = [layer.weight for layer in linear if not layer.weight.requires_grad]
+    return sum(round(weight.nbytes - 0.516 * weight.numel()) for weight in weights)
+
+
 @contextmanager
 def dequantized(model: nn.Module) -> Iterator[None]:
     """Within, no layer has 4 bits: plain ones, adapter included, stand for them."""
