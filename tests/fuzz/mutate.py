@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -56,7 +57,7 @@ def distort(value: Any, dice: Random) -> Any:
     """Somewhere within: another value, one less, one twice, another key."""
     inner = [*value] if isinstance(value, dict) else [*range(len(value))] if _is_list(value) else []
     if not inner or dice.random() < 0.1:
-        return dice.choice(VALUES)
+        return deepcopy(dice.choice(VALUES))
     at = dice.choice(inner)
     change = dice.randrange(6)
     if change == 0:
