@@ -53,9 +53,9 @@ class Measured:
         return self.baseline_seconds / self.our_seconds
 
     @property
-    def memory(self) -> float:
-        """Ours, as a share of the other's."""
-        return self.our_bytes / self.baseline_bytes if self.baseline_bytes else float("nan")
+    def memory(self) -> float | None:
+        """Ours, as a share of the other's; None where it was not measured."""
+        return self.our_bytes / self.baseline_bytes if self.baseline_bytes else None
 
 
 def main() -> int:
@@ -127,10 +127,11 @@ def _compare(name: str, options: Options) -> Measured:
         peaks = [_run({"name": name, "options": asdict(options), "side": side}) for side in (0, 1)]
         found = replace(found, baseline_bytes=peaks[0]["bytes"], our_bytes=peaks[1]["bytes"])
     own = "" if found.own_share is None else f"{found.own_share:.1%}"
+    memory = "" if found.memory is None else f"{found.memory:.2f}x"
     print(
         f"{name:16} {found.baseline_seconds:10.3f} {found.our_seconds:8.3f} {found.faster:6.2f}x "
         f"{own:>6} {found.baseline_bytes / MIB:13.0f} {found.our_bytes / MIB:9.0f} "
-        f"{found.memory:6.2f}x",
+        f"{memory:>7}",
         flush=True,
     )
     return found
