@@ -23,6 +23,11 @@ from uuid import uuid4
 from unlearn_cli.errors import RunError
 from unlearn_cli.safe_text import without_own
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Of a disk that is full, read-only, not ours, or broken."""
@@ -100,6 +105,19 @@ def parse_json(text: str, where: str) -> Any:
         )
     except (ValueError, RecursionError) as error:
         raise RunError(f"damaged JSON: {error}", where=where) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; RunError naming it where it cannot be read."""
+    return parse_toml(read_text(path), str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of TOML text; RunError naming `where` for what is none."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"damaged TOML: {error}", where=where) from None
 
 
 def _refuse_constant(name: str) -> None:

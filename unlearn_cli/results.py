@@ -10,6 +10,7 @@ from typing import Any
 from unlearn_cli.api.evaluate import Number
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.files import read_toml
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.shapes import misfit
 from unlearn_cli.verdict import UTILITIES
@@ -105,12 +106,7 @@ def refuse_unfinished(run: RunFolder, manifest: Mapping[str, Any]) -> None:
 
 def read_spec(run: RunFolder) -> dict[str, Any]:
     """The resolved spec as tables; RunError where the file is damaged."""
-    import tomlkit
-
-    try:
-        found = tomlkit.parse(run.spec.read_text("utf-8")).unwrap()
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
+    found = read_toml(run.spec)
     if wrong := misfit(found, _Resolved):
         raise RunError(f"is no spec of a run: {wrong}", where=str(run.spec))
     return found

@@ -32,6 +32,7 @@ from unlearn_cli.files import (
     parse_json,
     plain,
     read_text,
+    read_toml,
     sha256,
     write_atomically,
     writing,
@@ -252,12 +253,9 @@ class RunFolder:
         return sorted(found, key=place)
 
     def _evaluators(self) -> list[str]:
-        from tomlkit import parse
-
         try:
-            tables = parse(self.spec.read_text("utf-8")).unwrap().get("evaluate", ())
-            return [table["evaluator"] for table in tables]
-        except (OSError, ValueError, KeyError, TypeError):  # no spec: the order is of no account
+            return [table["evaluator"] for table in read_toml(self.spec).get("evaluate", ())]
+        except (RunError, KeyError, TypeError):  # no spec: the order is of no account
             return []
 
 

@@ -16,8 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from unlearn_cli.errors import RunError, SpecError, UnlearnError, UsageError
-from unlearn_cli.files import is_name
+from unlearn_cli.errors import SpecError, UnlearnError, UsageError
+from unlearn_cli.files import is_name, parse_toml, read_toml
 from unlearn_cli.results import flatten
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import Spec
@@ -279,19 +279,11 @@ def experiment(spec: Spec) -> dict[str, Any]:
 
 def _check_folder(variant: Variant) -> None:
     """A run that is there must be of the same spec, or it would not be the sweep's."""
-    import tomlkit
-
     run = RunFolder(variant.folder)
     if not run.spec.is_file():
         return
-    try:
-        text = run.spec.read_text("utf-8")
-        before = _deciding(tomlkit.parse(text).unwrap())
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot be read: {error}", where=str(run.spec)) from None
-    if not text:  # another worker is about to write it
-        return
-    now = _deciding(tomlkit.parse(variant.toml).unwrap())
+    before = _deciding(read_toml(run.spec))
+    now = _deciding(parse_toml(variant.toml, variant.name))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         what = f"the run that is there has another {', '.join(changed)}"

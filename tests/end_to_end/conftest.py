@@ -190,6 +190,8 @@ def here(
 
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
+    # The library has read the environment long ago, and would look for a network for a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(place.folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in `place.environment()`, which comes too late for this process

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from unlearn_cli.engine.models import load_model, save_model
 from unlearn_cli.errors import ModelError
@@ -62,7 +62,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     ask(f"http://127.0.0.1:{server.server_port}", monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)  # seconds
+    monkeypatch.setattr(file_download, "_ETAG_RETRY_TIMEOUT", 0.2)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     yield hub
     hub.gone.set()

@@ -157,8 +157,19 @@ def test_distorted_values(suffix: str, load: Load, tries: Tries) -> None:
     property_()
 
 
-FOUND: dict[str, tuple[str, bytes]] = {}
-"""What was found so, and is mended."""
+FOUND = {
+    "half a character": (".jsonl", b'{"question": "a", "answer": "b\\ud800"}\n'),
+    "half a character in an id": (".jsonl", b'{"id": "\\udc00", "question": "a", "answer": "b"}\n'),
+    "half a character in a turn": (
+        ".jsonl",
+        lines(CHAT).replace(b"Mara.", b"\\ud83d"),
+    ),
+    "two columns of one name": (".csv", b"question,answer,answer\na,b,c\n"),
+    "brackets within each other": (".json", b"[" * 5000),
+    "a number of 5000 digits": (".jsonl", b'{"id": ' + b"9" * 5000 + b"}\n"),
+    "a null character": (".csv", b"question,answer\na\x00b,c\n"),
+}
+"""What was found so, or might have been, and is mended."""
 
 
 @pytest.mark.parametrize("case", FOUND)

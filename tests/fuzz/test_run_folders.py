@@ -223,8 +223,17 @@ def test_damaged_stored_results(tmp_path: Path, tries: Tries, in_time: Callable[
     property_()
 
 
-FOUND: dict[str, tuple[str, bytes]] = {}
-"""What was found so, and is mended: file of a run, its bytes."""
+FOUND = {
+    "a key that stands twice": ("spec.toml", b'name = "one"\nname = "two"\n'),
+    "null for an event": ("events.jsonl", b"null\n"),
+    "an event without its name": ("events.jsonl", b'{"stage": "train"}\n'),
+    "a step that is text": ("events.jsonl", b'{"event": "StepDone", "step": "1"}\n'),
+    "a verdict without its name": ("manifest.json", b'{"status": "finished", "verdict": {}}'),
+    "a verdict that is text": ("manifest.json", b'{"status": "finished", "verdict": "x"}'),
+    "a seed that is text": ("spec.toml", b'name = "one"\nseed = "x"\n[method]\nname = "npo"\n'),
+    "no object": ("evaluations/step-4/tofu.json", b"[]"),
+}
+"""What was found so, or might have been, and is mended: file of a run, its bytes."""
 
 
 @pytest.mark.parametrize("case", FOUND)

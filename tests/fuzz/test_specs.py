@@ -153,8 +153,15 @@ def test_damaged_specs(checked: Callable[[bytes], None], tries: Tries) -> None:
     property_()
 
 
-FOUND: dict[str, bytes] = {}
-"""What was found so, and is mended."""
+FOUND = {
+    "brackets within each other, more than the parser follows": b"name = " + b"[" * 5000,
+    "fewer, but more than the rest follows": b"name = " + b"[" * 300 + b"]" * 300,
+    "tables within each other": b"a" + b".a" * 300 + b" = 1",
+    "a number of 5000 digits": b"seed = " + b"9" * 5000,
+    "half a character": b'name = "\\ud800"',
+    "a null character": b'name = "a\\u0000b"\n[model]\npath = "a\\u0000b"',
+}
+"""What was found so, or might have been, and is mended."""
 
 
 @pytest.mark.parametrize("case", FOUND)

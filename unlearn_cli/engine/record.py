@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.session import Session
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError, signal_of
 from unlearn_cli.events import Event, Listener, Notice, RunFailed, RunStarted
-from unlearn_cli.files import disk_error, now
+from unlearn_cli.files import disk_error, now, parse_toml, read_toml
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.safe_text import redact
 
@@ -33,7 +31,8 @@ def open_folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
             shutil.rmtree(path)
         return RunFolder.create(path, spec_toml)
     folder = RunFolder.open(path)
-    before, new = (_flat(text) for text in (folder.spec.read_text("utf-8"), redact(spec_toml)))
+    before = dict(_flat(read_toml(folder.spec)))
+    new = dict(_flat(parse_toml(redact(spec_toml), "the spec")))
     changed = [
         key
         for key in sorted({*before, *new})
@@ -58,15 +57,12 @@ def _left_nothing(folder: RunFolder) -> bool:
     )
 
 
-def _flat(text: str) -> dict[str, Any]:
-    def walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from walk(inner, f"{prefix}.{key}" if prefix else key)
-        else:
-            yield prefix, value
-
-    return dict(walk(tomlkit.parse(text).unwrap(), ""))
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
 
 
 @contextmanager
