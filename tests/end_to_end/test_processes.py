@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,31 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
 WAYS = [
     ("processes", "ddp"),
     ("processes", "fsdp2"),
+    ("processes", "zero2"),
     ("accelerate", "fsdp2"),
+    ("accelerate", "zero2"),
     ("torchrun", "ddp"),
 ]
 
 
+def needs_deepspeed(profile: str) -> None:
+    """Skip what is done by a library that is not there."""
+    if profile == "zero2" and find_spec("deepspeed") is None:
+        pytest.skip("the extra deepspeed is not installed")
+
+
 def is_shared(run: Path, profile: str) -> bool:
-    """Whether a run went on two processes, as a profile says: with half the model each, or not."""
-    halves = "each process holds a part of the model"
+    """Whether a run went on two processes, and each held of model and optimizer what its profile
+    says."""
+    parts = {
+        "fsdp2": "each process holds a part of the model",
+        "zero2": "each process holds a part of the optimizer, by DeepSpeed",
+    }
     told = [notice["text"] for notice in events(run, "Notice")]
     on_two = events(run, "RunStarted")[0]["processes"] == 2
-    return on_two and (halves in told) == (profile == "fsdp2")
+    return on_two and [name for name, text in parts.items() if text in told] == (
+        [profile] if profile in parts else []
+    )
 
 
 @pytest.mark.parametrize(("way", "profile"), WAYS)
@@ -80,6 +95,7 @@ def test_two_processes_give_what_one_gives(
     """Target and reference from the cache, then reference pass, training and evaluation on two,
     each with the whole model or half of it: same weights and the same value for every row, and one
     log, one table, one report."""
+    needs_deepspeed(profile)
     place, _, one = finished
     name = f"{way}-{profile}"
     options = ("run", "spec.toml", "--name", name)
