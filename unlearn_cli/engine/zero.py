@@ -81,9 +81,14 @@ def _refuse(spec: Spec) -> None:
 WITHOUT = "leave it out, or use --profile ddp"
 
 
+def by_deepspeed(accelerator: Accelerator) -> bool:
+    """Whether DeepSpeed updates the weights: where the launcher wants it, on several processes."""
+    return told(TAKEN) and int(accelerator.num_processes) > 1
+
+
 def update(accelerator: Accelerator, scorer: Scorer, optimizer: Optimizer, limit: float) -> Update:
     """The update that the launcher asked for, of gradients clipped to a norm of `limit`."""
-    if told(TAKEN) and accelerator.num_processes > 1:
+    if by_deepspeed(accelerator):
         return ZeroUpdate(accelerator, scorer, optimizer, limit)
     return Update(accelerator, scorer, optimizer, limit)
 
@@ -99,6 +104,14 @@ class ZeroUpdate(Update):
         self.groups = [group for group in optimizer.param_groups if group["params"]]
         self.flat = torch.optim.AdamW([dict(group) for group in self.groups])
         self.engine = _engine(self.flat, limit, accelerator.device)
+        # As AdamW begins. DeepSpeed would look for what to give and take a step too early: where
+        # the first group has taken its own, and the second has no state.
+        for flat in self.flat.param_groups:
+            (part,) = flat["params"]
+            step = torch.zeros((), device=part.device)
+            empty = {name: torch.zeros_like(part) for name in MOMENTS}
+            self.flat.state[part] = {"step": step, **empty}
+        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def passing(self, *, last: bool) -> AbstractContextManager[None]:
         """As elsewhere, though DeepSpeed adds up every gradient at once."""
@@ -144,12 +157,6 @@ class ZeroUpdate(Update):
 
         self.scheduled.load_state_dict({**state, "state": {}})
         self.engine.optimizer.refresh_fp32_params()  # from the weights that the model has now
-        for flat in self.flat.param_groups:
-            (part,) = flat["params"]
-            empty = {name: torch.zeros_like(part) for name in MOMENTS}
-            self.flat.state[part] = {"step": torch.zeros(()), **empty}
-        # What it does after its first step: until then nobody could have set a state.
-        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
         for number, (weight, held) in enumerate(self._held()):
             stored = state["state"].get(number)
             if stored is not None:  # of what no gradient has reached torch has no state
