@@ -197,12 +197,6 @@ def _engine(optimizer: Optimizer, limit: float, device: torch.device) -> Any:
             where="launcher",
             hint='DeepSpeed wants one: set [model].dtype = "float32", or use --profile ddp',
         )
-    if any(getattr(weight, "_hp_mapping", None) is not None for weight in weights):
-        raise UsageError(
-            "a stress test cannot train a model that DeepSpeed is training",
-            where="[[evaluate]].every",
-            hint='set every = "end", or use --profile ddp',
-        )
     engine, *_ = _deepspeed(device).initialize(
         model=_Trained(weights),
         optimizer=optimizer,
