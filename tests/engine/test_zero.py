@@ -166,6 +166,9 @@ for k, held in again.state(keep=True)["state"].items():
         assert torch.allclose(value, wanted["state"][k][name], atol=1e-6), (k, name)
 plain, shared = Update(Alone(), one, plain.scheduled, 0.5), again
 plain.drop()
+for of in (plain, again):
+    for group in of.scheduled.param_groups:
+        group["lr"] = 3e-2  # as a schedule does
 step(rows[1])
 assert torch.allclose(weights(one), weights(scorer), atol=1e-6)
 assert not torch.allclose(weights(scorer), kept, atol=1e-4)

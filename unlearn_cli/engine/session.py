@@ -28,7 +28,7 @@ from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.engine.rows import fingerprint, keep
 from unlearn_cli.engine.sharding import UNSHARDED, one_after_another, shard, sharding
-from unlearn_cli.engine.zero import take_over
+from unlearn_cli.engine.zero import name_device, take_over
 from unlearn_cli.errors import UnlearnError, UsageError
 from unlearn_cli.events import (
     EvaluationDone,
@@ -57,6 +57,7 @@ class Session:
         _refuse_twins(spec)
         self.accelerator = _accelerator(spec)
         self.device: torch.device = self.accelerator.device
+        name_device(self.device)
         self.sharded = sharding(self.accelerator)
         if self.sharded:
             _refuse_sharded(spec)

@@ -81,6 +81,12 @@ def _refuse(spec: Spec) -> None:
 WITHOUT = "leave it out, or use --profile ddp"
 
 
+def name_device(device: torch.device) -> None:
+    """Tell DeepSpeed its device. It warns where it has to guess, and it is imported in every run
+    where it is installed, since transformers looks for its models when it saves one."""
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+
+
 def by_deepspeed(accelerator: Accelerator) -> bool:
     """Whether DeepSpeed updates the weights: where the launcher wants it, on several processes."""
     return told(TAKEN) and int(accelerator.num_processes) > 1
@@ -101,9 +107,8 @@ class ZeroUpdate(Update):
         self, accelerator: Accelerator, scorer: Scorer, optimizer: Optimizer, limit: float
     ) -> None:
         self.accelerator, self.scorer, self.scheduled = accelerator, scorer, optimizer
-        self.groups = [group for group in optimizer.param_groups if group["params"]]
-        self.flat = torch.optim.AdamW([dict(group) for group in self.groups])
-        self.engine = _engine(self.flat, limit, accelerator.device)
+        self.flat = torch.optim.AdamW([dict(group) for group in self._groups()])
+        self.engine = _engine(self.flat, limit)
         # As AdamW begins. DeepSpeed would look for what to give and take a step too early: where
         # the first group has taken its own, and the second has no state.
         for flat in self.flat.param_groups:
@@ -124,7 +129,7 @@ class ZeroUpdate(Update):
 
     def apply(self) -> float:
         """As elsewhere; DeepSpeed leaves out a step of a norm that is not finite."""
-        for flat, group in zip(self.flat.param_groups, self.groups, strict=True):
+        for flat, group in zip(self.flat.param_groups, self._groups(), strict=True):
             flat["lr"] = group["lr"]
         self.engine.step()
         self.scheduled.step()  # it has no gradients; the schedule wants to have seen it
@@ -170,9 +175,13 @@ class ZeroUpdate(Update):
         for weight, _ in self._held():
             weight.data = weight.data.clone()
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """Of the weights; they are others after a state was loaded."""
+        return [group for group in self.scheduled.param_groups if group["params"]]
+
     def _held(self) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
         """Each weight, and the state of the part of its group that this process keeps."""
-        for group, flat in zip(self.groups, self.flat.param_groups, strict=True):
+        for group, flat in zip(self._groups(), self.flat.param_groups, strict=True):
             for weight in group["params"]:
                 yield weight, self.flat.state[flat["params"][0]]
 
@@ -188,7 +197,7 @@ class _Trained(nn.Module):
         return loss
 
 
-def _engine(optimizer: Optimizer, limit: float, device: torch.device) -> Any:
+def _engine(optimizer: Optimizer, limit: float) -> Any:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     types = {weight.dtype for weight in weights}
     if len(types) > 1:
@@ -197,7 +206,7 @@ def _engine(optimizer: Optimizer, limit: float, device: torch.device) -> Any:
             where="launcher",
             hint='DeepSpeed wants one: set [model].dtype = "float32", or use --profile ddp',
         )
-    engine, *_ = _deepspeed(device).initialize(
+    engine, *_ = _deepspeed().initialize(
         model=_Trained(weights),
         optimizer=optimizer,
         config={
@@ -219,10 +228,9 @@ def _engine(optimizer: Optimizer, limit: float, device: torch.device) -> Any:
     return engine
 
 
-def _deepspeed(device: torch.device) -> Any:
+def _deepspeed() -> Any:
     """The library, without what it says and what it compiles."""
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)  # it calls old names
-    os.environ.setdefault("DS_ACCELERATOR", device.type)  # it warns where it has to guess
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
