@@ -6,7 +6,7 @@ import os
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from unlearn_cli import profiles
 
@@ -19,7 +19,13 @@ def launched(name: str) -> dict[str, str]:
     found = launch_command_parser().parse_args(
         ["--config_file", str(profiles.path(name)), *options]
     )
-    environment: dict[str, str] = prepare_multi_gpu_env(_validate_launch_command(found)[0])
+    options = _validate_launch_command(found)[0]
+    options.deepspeed_fields_from_accelerate_config = ""  # the launcher sets it in between
+    environment: dict[str, str] = (
+        prepare_deepspeed_cmd_env(options)[1]
+        if options.use_deepspeed
+        else prepare_multi_gpu_env(options)
+    )
     return environment
 
 
@@ -45,5 +51,5 @@ def test_choosing_a_profile_is_for_this_process_and_its_children(
 
 def test_each_profile_says_what_it_does() -> None:
     """One line, as `unlearn profile` prints it."""
-    assert profiles.names() == ["ddp", "fsdp2"]
+    assert profiles.names() == ["ddp", "fsdp2", "zero2"]
     assert all(profiles.summary(name).endswith(".") for name in profiles.names())

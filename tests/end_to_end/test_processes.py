@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +62,31 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
 WAYS = [
     ("processes", "ddp"),
     ("processes", "fsdp2"),
+    ("processes", "zero2"),
     ("accelerate", "fsdp2"),
+    ("accelerate", "zero2"),
     ("torchrun", "ddp"),
 ]
 
 
+def needs_deepspeed(*profiles: str | None) -> None:
+    """Skip what is done by a library that is not there."""
+    if "zero2" in profiles and find_spec("deepspeed") is None:
+        pytest.skip("the extra deepspeed is not installed")
+
+
 def is_shared(run: Path, profile: str) -> bool:
-    """Whether a run went on two processes, as a profile says: with half the model each, or not."""
-    halves = "each process holds a part of the model"
+    """Whether a run went on two processes, and each held of model and optimizer what its profile
+    says."""
+    parts = {
+        "fsdp2": "each process holds a part of the model",
+        "zero2": "each process holds a part of the optimizer, by DeepSpeed",
+    }
     told = [notice["text"] for notice in events(run, "Notice")]
     on_two = events(run, "RunStarted")[0]["processes"] == 2
-    return on_two and (halves in told) == (profile == "fsdp2")
+    return on_two and [name for name, text in parts.items() if text in told] == (
+        [profile] if profile in parts else []
+    )
 
 
 @pytest.mark.parametrize(("way", "profile"), WAYS)
@@ -80,6 +96,7 @@ def test_two_processes_give_what_one_gives(
     """Target and reference from the cache, then reference pass, training and evaluation on two,
     each with the whole model or half of it: same weights and the same value for every row, and one
     log, one table, one report."""
+    needs_deepspeed(profile)
     place, _, one = finished
     name = f"{way}-{profile}"
     options = ("run", "spec.toml", "--name", name)
@@ -140,7 +157,14 @@ PARTS = {
 
 @pytest.mark.parametrize(
     ("part", "profiles"),
-    [("rmu", ("ddp", "fsdp2")), *((part, ("fsdp2",)) for part in ("kl", "edit", "lora"))],
+    [
+        ("rmu", ("ddp", "fsdp2")),
+        ("kl", ("fsdp2",)),
+        ("kl", ("zero2",)),
+        ("edit", ("fsdp2",)),
+        ("lora", ("fsdp2",)),
+        ("lora", ("zero2",)),
+    ],
 )
 def test_every_part_of_the_engine_goes_with_two_processes(
     place: Workplace, here: Here, part: str, profiles: tuple[str, ...]
@@ -149,6 +173,7 @@ def test_every_part_of_the_engine_goes_with_two_processes(
     with recomputed activations; stress tests, and the gradient of each row."""
     if part == "lora":
         pytest.importorskip("peft", reason="the extra lora is not installed")
+    needs_deepspeed(*profiles)
     with place.spec.open("a", encoding="utf-8") as spec:
         spec.write(EVERYTHING)
     options = ["run", "spec.toml"]
@@ -170,16 +195,20 @@ HARNESS = "evaluate=[{evaluator='lm_eval', tasks=['letters']}]"
 LONGER = ("train.steps=8", "checkpoints.every=2", "checkpoints.keep=4")
 
 
-def test_a_run_resumes_on_other_processes_and_another_profile(place: Workplace, here: Here) -> None:
-    """Begun on one process; then two with the whole model each, two with half of it, and one go on
-    from the checkpoints of those before them: the same weights to float tolerance."""
+@pytest.mark.parametrize("profiles", [("ddp", "fsdp2", None), ("zero2", "fsdp2", "zero2")])
+def test_a_run_resumes_on_other_processes_and_another_profile(
+    place: Workplace, here: Here, profiles: Sequence[str | None]
+) -> None:
+    """Begun on one process; then two processes of one profile and of another, or one process again,
+    go on from the checkpoints of those before them: the same weights to float tolerance."""
+    needs_deepspeed(*profiles)
     options = ["run", "spec.toml"]
     options += [word for setting in LONGER for word in ("--set", setting)]
     assert here(*options).code == 0
     run = place.run_folder("tiny")
     undisturbed = tensors(run)
-    two = ("--processes", "2", "--profile")
-    for step, others in ((2, (*two, "ddp")), (4, (*two, "fsdp2")), (6, ())):
+    for step, profile in zip((2, 4, 6), profiles, strict=True):
+        others = ("--processes", "2", "--profile", profile) if profile else ()
         forget_after(run, step)
         outcome = place.unlearn(*options, "--resume", *others)
         assert outcome.code == 0, outcome.err

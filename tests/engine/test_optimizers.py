@@ -145,7 +145,10 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, name: str) -
     whole = trainer(tmp_path / "whole", name)
     whole.fit()
     kept = {
-        v.dtype for s in whole.optimizer.state.values() for v in s.values() if hasattr(v, "dtype")
+        v.dtype
+        for s in whole.update.scheduled.state.values()
+        for v in s.values()
+        if hasattr(v, "dtype")
     }
     assert (torch.uint8 in kept) == (name == "adamw_8bit")
     for stop in (3, 5):

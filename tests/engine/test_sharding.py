@@ -75,14 +75,6 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_loaded(
     assert "--profile ddp" in raised.value.line()
 
 
-def test_deepspeed_is_refused_with_what_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before accelerate would import it."""
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(UsageError, match="DeepSpeed") as raised:
-        Session(load_spec("quickstart"), lambda event: None)
-    assert "--profile fsdp2" in raised.value.line()
-
-
 def test_batches_are_dealt_in_rounds_of_all_processes() -> None:
     """Five batches on three processes: two rounds each, each batch counted once; the process
     without a batch in the last round repeats one."""

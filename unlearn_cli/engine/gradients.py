@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
-from unlearn_cli.engine.sharding import is_sharded, spread, whole
+from unlearn_cli.engine.sharding import spread, whole
+from unlearn_cli.engine.update import Backward
 
 Losses = dict[str, Tensor]
 """Term -> scalar, on the device: reading it as a number would wait for the device."""
@@ -55,10 +56,12 @@ class Gradients:
         streams: Streams,
         *,
         micro_batch: int,
+        into: Backward | None = None,
     ) -> None:
-        """`scorer` is a `Scorer`, prepared by accelerate where there are several processes."""
+        """`scorer` is a `Scorer`, prepared by accelerate where there are several processes; without
+        `into`, gradients go into `.grad`."""
         self.accelerator, self.scorer, self.streams = accelerator, scorer, streams
-        self.micro_batch = micro_batch
+        self.micro_batch, self.into = micro_batch, into or Backward(accelerator, scorer)
 
     def add(
         self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
@@ -79,11 +82,8 @@ class Gradients:
         zero = torch.zeros((), dtype=sum_type(device), device=device)
         sums, tokens = {term.name: zero for term in terms}, 0
         work = self.parts(terms, step)
-        sharded = is_sharded(self.accelerator.unwrap_model(self.scorer).model)
         for number, part in enumerate(work):
-            # Of a sharded model a whole gradient would not fit: its parts are summed at once.
-            summed = sharded or (sync and number == len(work) - 1)
-            with nullcontext() if summed else self.accelerator.no_sync(self.scorer):
+            with self.into.passing(last=sync and number == len(work) - 1):
                 values = self.backward(part, weights)
             for name, value in values.items():
                 sums[name] = sums[name] + value
@@ -128,7 +128,7 @@ class Gradients:
             values[share.term.name] = share.term.values(said, share.rows).sum() * scale
         total = sum(weights[name] * value for name, value in values.items())
         # Processes average their gradients; the loss is a sum over them.
-        self.accelerator.backward(self.accelerator.num_processes * total)
+        self.into.backward(self.accelerator.num_processes * total)
         return {name: value.detach() for name, value in values.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.zero import by_deepspeed
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError, signal_of
 from unlearn_cli.events import Event, Listener, Notice, RunFailed, RunStarted
 from unlearn_cli.files import disk_error, now, parse_toml, read_toml
@@ -94,6 +95,8 @@ def recorded(
         )
         if session.sharded:
             session.emit(Notice("each process holds a part of the model"))
+        if by_deepspeed(session.accelerator):
+            session.emit(Notice("each process holds a part of the optimizer, by DeepSpeed"))
         resume_with = f"resume with: unlearn run {folder.spec} --resume"
         try:
             yield

@@ -28,6 +28,7 @@ from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.engine.rows import fingerprint, keep
 from unlearn_cli.engine.sharding import UNSHARDED, one_after_another, shard, sharding
+from unlearn_cli.engine.zero import name_device, take_over
 from unlearn_cli.errors import UnlearnError, UsageError
 from unlearn_cli.events import (
     EvaluationDone,
@@ -56,6 +57,7 @@ class Session:
         _refuse_twins(spec)
         self.accelerator = _accelerator(spec)
         self.device: torch.device = self.accelerator.device
+        name_device(self.device)
         self.sharded = sharding(self.accelerator)
         if self.sharded:
             _refuse_sharded(spec)
@@ -241,12 +243,7 @@ def _accelerator(spec: Spec) -> Accelerator:
         trackers = {"log_with": "tensorboard", "project_dir": str(folder)}
     if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # else processes do not find each other
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UsageError(
-            "DeepSpeed takes steps and clips by itself, so a run could not keep its promises",
-            where="launcher",
-            hint="--profile fsdp2 shards what ZeRO-3 shards",
-        )
+    take_over(spec)
     # accelerate keeps the precision of a process's first run and refuses another; a sweep has many.
     AcceleratorState._reset_state()  # there is no public way; accelerate's own tests use it
     accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)

@@ -35,9 +35,9 @@ def sharding(accelerator: Accelerator) -> bool:
     Raises:
         UsageError: it wants more than is done here.
     """
-    if not _told("ACCELERATE_USE_FSDP"):
+    if not told("ACCELERATE_USE_FSDP"):
         return False
-    if os.environ.get("FSDP_VERSION") != "2" or _told("FSDP_OFFLOAD_PARAMS"):
+    if os.environ.get("FSDP_VERSION") != "2" or told("FSDP_OFFLOAD_PARAMS"):
         raise UsageError(
             "FSDP goes with fsdp_version: 2 and fsdp_offload_params: false",
             where="launcher",
@@ -48,7 +48,8 @@ def sharding(accelerator: Accelerator) -> bool:
     return int(accelerator.num_processes) > 1
 
 
-def _told(variable: str) -> bool:
+def told(variable: str) -> bool:
+    """Whether a variable of the environment says yes."""
     return os.environ.get(variable, "false").lower() == "true"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,13 +25,8 @@ from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.plan import Plan, Step
-from unlearn_cli.engine.sharding import (
-    is_sharded,
-    load_optimizer,
-    whole,
-    whole_optimizer,
-    whole_weights,
-)
+from unlearn_cli.engine.sharding import whole_weights
+from unlearn_cli.engine.zero import update as make_update
 from unlearn_cli.errors import Interrupted, RunError
 from unlearn_cli.events import CheckpointSaved, Listener, Notice, StepDone
 
@@ -94,11 +90,9 @@ class Trainer:
             recompute_activations(self.model)
         micro_batch = self._micro_batch()
         optimizer = make_optimizer(self.model, optimization)
-        if is_sharded(self.model):
-            self.scorer, self.optimizer = scorer, accelerator.prepare_optimizer(optimizer)
-        else:
-            self.scorer, self.optimizer = accelerator.prepare(scorer, optimizer)
-        self.scheduler = _schedule(self.optimizer, optimization, plan)
+        self.update = make_update(accelerator, scorer, optimizer, optimization.max_grad_norm)
+        self.scorer = self.update.scorer
+        self.scheduler = _schedule(optimizer, optimization, plan)
         if _warmup(optimization, plan) >= len(plan.steps):
             emit(Notice(f"{stage}: the warm-up takes all {len(plan.steps)} steps"))
         self.gradients = Gradients(
@@ -106,6 +100,7 @@ class Trainer:
             self.scorer,
             streams,
             micro_batch=micro_batch,
+            into=self.update,
         )
         self.done = 0
         self._reweigh({})
@@ -113,7 +108,7 @@ class Trainer:
     def resume(self, state: State) -> None:
         """Continue from a checkpoint: weights, optimizer and schedule as they were."""
         self.restore(state.step)
-        load_optimizer(self.optimizer, self.checkpoints.optimizer(state.step))
+        self.update.load(self.checkpoints.optimizer(state.step))
         self.scheduler.load_state_dict(dict(state.scheduler))
         if self.accelerator.scaler is not None and state.extra:
             self.accelerator.scaler.load_state_dict(dict(state.extra))
@@ -149,14 +144,15 @@ class Trainer:
         Raises RunError where a loss is not finite, Interrupted where the user stopped the run;
         both leave the checkpoints as they are, the latter with one for the last step.
         """
-        while self.done < len(self.plan.steps):
-            self.step()
-            metric = due.evaluate(self.done)
-            signalled = self._signalled()
-            if due.checkpoint(self.done) or signalled:
-                self._checkpoint(metric)
-            if signalled:
-                raise Interrupted(f"interrupted after step {self.done}", by=signalled)
+        with closing(self.update):
+            while self.done < len(self.plan.steps):
+                self.step()
+                metric = due.evaluate(self.done)
+                signalled = self._signalled()
+                if due.checkpoint(self.done) or signalled:
+                    self._checkpoint(metric)
+                if signalled:
+                    raise Interrupted(f"interrupted after step {self.done}", by=signalled)
 
     def step(self) -> None:
         """Take the next step; raises RunError as `fit` does."""
@@ -204,7 +200,7 @@ class Trainer:
             alone, rows = self.accelerator.num_processes == 1, self.gradients.micro_batch
             if not memory.ran_out(error) or rows == 1 or not alone:
                 raise
-        self.optimizer.zero_grad()  # what the failed pass left
+        self.update.drop()  # what the failed pass left
         memory.give_back()
         self.gradients.micro_batch = -(-rows // 2)
         self.emit(Notice(f"out of memory: micro-batches of {self.gradients.micro_batch} rows"))
@@ -238,7 +234,7 @@ class Trainer:
     def _check_finite(self, losses: Mapping[str, float]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
-            self.optimizer.zero_grad()
+            self.update.drop()
             raise RunError(
                 f"the {bad[-1]} loss is {losses[bad[-1]]} at step {self.done + 1}",
                 where=self.stage,
@@ -246,17 +242,14 @@ class Trainer:
             )
 
     def _update(self) -> float:
-        limit = self.options.max_grad_norm or math.inf
-        norm = float(whole(self.accelerator.clip_grad_norm_(self.scorer.parameters(), limit)))
+        norm = self.update.apply()
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise RunError(
                 f"the gradient is {norm} at step {self.done + 1}",
                 where=self.stage,
                 hint="lower train.learning_rate; the last checkpoint is kept",
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if not self.accelerator.optimizer_step_was_skipped:  # fp16 looks for its scale
+        if not self.update.was_skipped:
             self.scheduler.step()
         return norm
 
@@ -287,7 +280,7 @@ class Trainer:
     def _checkpoint(self, metric: float | None) -> None:
         main = self.accelerator.is_main_process
         weights = whole_weights(self.model, keep=main)
-        optimizer = whole_optimizer(self.optimizer, keep=main)
+        optimizer = self.update.state(keep=main)
         if main:
             scaler = self.accelerator.scaler
             extra = scaler.state_dict() if scaler is not None else {}
@@ -335,5 +328,4 @@ def _schedule(optimizer: Any, options: Optimization, plan: Plan) -> Any:
             "cosine": 0.5 * (1 - math.cos(math.pi * left)),
         }[options.schedule]
 
-    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper steps with it
-    return torch.optim.lr_scheduler.LambdaLR(inner, factor)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -38,6 +38,9 @@ def variables(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in config.get("fsdp_config", {}).items():
         found |= {"ACCELERATE_USE_FSDP": "true", key.upper(): str(value).lower()}
+    for key, value in config.get("deepspeed_config", {}).items():
+        name = f"ACCELERATE_DEEPSPEED_{key.upper()}"
+        found |= {"ACCELERATE_USE_DEEPSPEED": "true", name: str(value).lower()}
     return found
 
 
