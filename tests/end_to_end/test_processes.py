@@ -261,17 +261,18 @@ def test_an_error_on_two_processes_is_still_one_line(
     assert "Traceback" not in outcome.err
 
 
-def test_ctrl_c_on_two_processes_leaves_a_checkpoint_and_says_how_to_resume(
+def test_a_signal_to_two_processes_leaves_a_checkpoint_and_says_how_to_resume(
     place: Workplace, finished: tuple[Workplace, Outcome, Path]
 ) -> None:
-    """Exit code 130 and one line, as with one process; the checkpoint is of the last step."""
+    """SIGTERM, as a scheduler sends it and Ctrl-C goes the same way: exit code 143 and one line, as
+    with one process, though one alone got it; the checkpoint is of the last step."""
     process = place.start("run", "spec.toml", "--set", "train.steps=400", "--processes", "2")
     run = place.run_folder("tiny")
     while process.poll() is None and not steps(run):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     outcome = finish(process)
-    assert outcome.code == 130, outcome.err
+    assert outcome.code == 143, outcome.err
     (line,) = outcome.errors
     assert line.endswith(f"resume with: unlearn run {run / 'spec.toml'} --resume")
     assert "Traceback" not in outcome.err
