@@ -22,11 +22,18 @@ NAVIGATION = {
         "evaluation",
         "sweeps",
         "several-gpus",
+        "evidence",
         "troubleshooting",
     ),
     "Know": ("metrics", "methods", "benchmarks", "architecture"),
     "Extend": ("writing-plugins", "example-plugin/README"),
-    "Reference": ("reference/cli", "reference/spec", "reference/methods", "reference/plugins"),
+    "Reference": (
+        "reference/cli",
+        "reference/spec",
+        "reference/methods",
+        "reference/plugins",
+        "reference/api",
+    ),
 }
 """Heading -> pages, in the order of the side bar."""
 ELSEWHERE = re.compile(

@@ -30,7 +30,7 @@ Plugins rely on what stands here, and on nothing else of `unlearn_cli`. The vers
 [Semantic Versioning](https://semver.org): the first number rises where something is gone, renamed
 or means something else, so that a plugin may break; the second where something is added, an
 optional argument too; the third where a fault is repaired. `unlearn_cli.api.API_VERSION` has it,
-[CHANGELOG.md](../../CHANGELOG.md) says what changed, and a change of a signature without a new
+`CHANGELOG.md` says what changed, and a change of a signature without a new
 version fails the checks."""
 VERSION = re.compile(r"^Version (\d+)\.(\d+)\.(\d+)$", re.MULTILINE)
 ENTRY = re.compile(r"^### (\S+)$.*?^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
