@@ -38,7 +38,7 @@ from unlearn_cli.files import (
     writing,
 )
 from unlearn_cli.safe_text import redact, without_own
-from unlearn_cli.shapes import misfit
+from unlearn_cli.shapes import defaults, misfit
 
 RESULTS = ("model", "evaluations")
 """Folders whose files are the result of a run."""
@@ -260,12 +260,12 @@ class RunFolder:
 
 
 def _entry(line: str, where: str) -> dict[str, Any]:
-    """One line of the log; RunError where it is none."""
+    """One line of the log, what it leaves out filled in; RunError where it is none."""
     entry: dict[str, Any] = parse_json(line, where)
     wrong = misfit(entry, _Line) or misfit(entry, LOGGED.get(entry["event"], _Line))
     if wrong:
         raise RunError(f"is no event: {wrong}", where=where)
-    return entry
+    return defaults(LOGGED.get(entry["event"], _Line)) | entry
 
 
 def _hash(path: Path) -> str:

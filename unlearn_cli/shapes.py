@@ -43,6 +43,15 @@ def misfit(value: Any, expected: Any, key: str = "") -> str:
     return _plain(value, expected, key)
 
 
+def defaults(expected: Any) -> dict[str, Any]:
+    """The values that an object of a dataclass may leave out, as JSON has them."""
+    plain = {f.name: f.default for f in fields(expected) if f.default is not MISSING}
+    made = {
+        f.name: f.default_factory() for f in fields(expected) if f.default_factory is not MISSING
+    }
+    return {key: [] if value == () else value for key, value in (plain | made).items()}
+
+
 def _plain(value: Any, expected: Any, key: str) -> str:
     noun, types = _NOUNS[expected]
     fits = isinstance(value, types) and (expected is bool or not isinstance(value, bool))

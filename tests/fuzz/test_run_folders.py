@@ -227,6 +227,7 @@ FOUND = {
     "a key that stands twice": ("spec.toml", b'name = "one"\nname = "two"\n'),
     "null for an event": ("events.jsonl", b"null\n"),
     "an event without its name": ("events.jsonl", b'{"stage": "train"}\n'),
+    "an older log": ("events.jsonl", b'{"event":"StageFinished","stage":"train","seconds":1}\n'),
     "a step that is text": ("events.jsonl", b'{"event": "StepDone", "step": "1"}\n'),
     "a verdict without its name": ("manifest.json", b'{"status": "finished", "verdict": {}}'),
     "a verdict that is text": ("manifest.json", b'{"status": "finished", "verdict": "x"}'),
