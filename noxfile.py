@@ -95,14 +95,14 @@ def big_data(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["dev"], default=False)
 def torture(session: nox.Session) -> None:
     """Kill runs at 60 moments and resume them: `nox -s torture -- --kills 500 --chance 7`."""
-    kills = session.posargs or ["--kills", "60"]
+    kills = ("--kills", "60", *session.posargs)
     session.run(f"{BIN}/python", "-m", "pytest", "-s", "tests/end_to_end/test_torture.py", *kills)
 
 
 @nox.session(venv_backend="none", requires=["dev"], default=False)
 def fuzz(session: nox.Session) -> None:
     """Damage 10,000 specs and thousands of data files and results; `-- --mutants 500` more."""
-    mutants = session.posargs or ["--mutants", "100"]
+    mutants = ("--mutants", "100", *session.posargs)
     session.run(f"{BIN}/python", "-m", "pytest", "tests/fuzz", *mutants)
 
 

@@ -18,6 +18,10 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "scipy",
+    "rouge-score",
+    "bitsandbytes",
+    "deepspeed",
+    "lm-eval",
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 

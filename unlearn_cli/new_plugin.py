@@ -85,7 +85,7 @@ def check_name(name: str, kind: Kind) -> None:
 
 def _possible(name: str) -> bool:
     """Whether a module, a TOML key and an entry point may have the name, beside `hooks.py`."""
-    fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and len(name) <= LONGEST
+    fits = re.fullmatch(r"[a-z]([a-z0-9_]*[a-z0-9])?", name) is not None and len(name) <= LONGEST
     return fits and not keyword.iskeyword(name) and name != "hooks"
 
 

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from tests.engine.test_train import PairLoss, Setting, Steer, each_step
+from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine import fit, memory
+from unlearn_cli.engine.estimate import UnforeseenError, estimate_step, imagine
+from unlearn_cli.engine.gradients import Smoothing
+from unlearn_cli.engine.objective import nll_term
+from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.train import Due
 from unlearn_cli.errors import Interrupted
 from unlearn_cli.events import Notice
+from unlearn_cli.testing import made_up_rows, tiny_model
 
 GIB = 2**30
 
@@ -39,7 +46,7 @@ def test_a_whole_step_is_taken_where_it_fits(tmp_path: Path, method: Any, retain
 
 def test_less_memory_means_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By halves of a step, down to 1 where nothing fits: then the attempt may still succeed."""
-    monkeypatch.setattr(memory, "used", lambda device: 0)
+    monkeypatch.setattr(fit, "RESERVED", 0)
     found = []
     for kib in (10_000, 900, 400, 1):
         monkeypatch.setattr(memory, "total", lambda accelerator, kib=kib: kib * 1024 / fit.SHARE)
@@ -108,3 +115,66 @@ def test_a_resumed_run_goes_on_with_what_fitted(tmp_path: Path) -> None:
     again.trainer.resume(state)
     again.trainer.fit()
     assert again.trainer.gradients.scorer.refused == 0
+
+
+def test_a_raised_micro_batch_is_taken_where_memory_never_ran_out(tmp_path: Path) -> None:
+    """The run began with 2 rows and is resumed with 16."""
+    first = Setting(tmp_path, micro_batch=2)
+    first.trainer.stop = lambda: first.trainer.done == 2
+    with pytest.raises(Interrupted):
+        first.trainer.fit(Due(each_step, lambda step: None))
+    again = Setting(tmp_path, micro_batch=16)
+    state, _ = again.checkpoints.newest()
+    assert state
+    again.trainer.resume(state)
+    assert again.trainer.gradients.micro_batch == 16
+
+
+class Looks:
+    """A method that chooses tokens by their values."""
+
+    def forget_loss(self, forget: Scores) -> Tensor:
+        return forget.token_logp * float(forget.token_logp.detach().min())
+
+
+def test_a_method_that_looks_at_values_has_no_estimate(tmp_path: Path) -> None:
+    """One line says so, and what to set."""
+    with pytest.raises(UnforeseenError, match="depends on values") as caught:
+        Setting(tmp_path, Looks(), micro_batch="auto")
+    assert caught.value.hint == "set train.micro_batch to a number"
+
+
+def test_what_goes_around_a_pass_is_counted(tmp_path: Path) -> None:
+    """Sharper minima and noise keep copies of all that is trained: two, and one."""
+    assert (Smoothing(sam_rho=0.1).copies, Smoothing(noise_sigma=0.1).copies) == (2, 1)
+    model = tiny_model()
+    peaks = [
+        estimate_step(
+            lambda: (imagine(model, torch.device("cpu")), [nll_term("rows", 1.0)]),
+            {"rows": made_up_rows(8, seed=5)},
+            make_plan(forget=8, retain=0, batch_size=8, seed=0, epochs=1),
+            Accelerator(),
+            micro_batch=8,
+            optimizer="adamw",
+            copies=copies,
+        ).peak
+        for copies in (0, 2)
+    ]
+    assert peaks[1] - peaks[0] == 2 * sum(p.nbytes for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("0::/job/step", "job/memory.max"),
+        ("7:memory:/job/step", "memory/job/memory.limit_in_bytes"),
+    ],
+)
+def test_the_limit_of_a_job_is_found_above_the_process(
+    tmp_path: Path, line: str, file: str
+) -> None:
+    """Whichever group on the way up has it, in both versions of control groups."""
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("4096\n", encoding="ascii")
+    (tmp_path / "groups").write_text(f"1:cpu:/job\n{line}\n", encoding="utf-8")
+    assert [*memory._limits(tmp_path / "groups", tmp_path)] == [4096]

@@ -65,14 +65,14 @@ class Place:
         (self.folder / name).write_text(lines, encoding="utf-8")
 
     def load(self, **options: Any) -> Bundle:
-        context = DataContext(0, self.folder, partial(keep, self.session))
+        context = DataContext(0, self.folder, partial(keep, self.session, "files 1"))
         return Files(forget="rows.jsonl", **options).load(context)
 
     def keep(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows, kept under a name of their own."""
         file = self.folder / f"{fingerprint(rows)}.txt"
         file.touch()
-        return keep(self.session, lambda: Reading(rows), [file], file.name).rows
+        return keep(self.session, "files 1", lambda: Reading(rows), [file], file.name).rows
 
     def encode(self, encoder: Encoder, rows: Sequence[Row]) -> EncodedSplit:
         return encode(self.session, encoder, rows, "forget")
@@ -141,7 +141,7 @@ def test_the_second_start_reads_and_tokenises_nothing(
     monkeypatch.setattr("unlearn_plugins.datasets.files.make_rows", None)
     monkeypatch.setattr(module, "_row", None)
     monkeypatch.setattr(Encoder, "encode_many", None)
-    context = DataContext(0, place.folder, partial(keep, place.session))
+    context = DataContext(0, place.folder, partial(keep, place.session, "files 1"))
     rows = Files(forget="moved.jsonl").load(context).forget
     second = place.encode(own, rows)
     assert place.stages == ["read", "tokenize"]
@@ -252,7 +252,7 @@ def test_no_more_than_two_batches_of_rows_are_in_memory(place: Place) -> None:
         for k in range(50 * BATCH):
             yield watched(Row.qa(str(k), f"Who is {k}?", "Ann"))
 
-    rows = keep(place.session, lambda: Reading(read()), [], "many").rows
+    rows = keep(place.session, "files 1", lambda: Reading(read()), [], "many").rows
     assert len(rows) == 50 * BATCH
     assert 1 < most <= 2 * BATCH
     most, make = 0, module._row
@@ -311,3 +311,15 @@ def test_a_log_does_not_grow_with_the_rows(place: Place) -> None:
     assert isinstance(last, StageFinished)
     assert len(reports) <= 1000
     assert reports[-1].done == 10_000_000  # type: ignore[attr-defined]
+
+
+def test_another_reader_of_the_same_file_reads_it_itself(place: Place) -> None:
+    """Rows that one version of a data set made are not served to the next."""
+    file = place.folder / "same.txt"
+    file.touch()
+
+    def answer(reader: str) -> str | None:
+        split = keep(place.session, reader, lambda: Reading([Row.qa("0", "?", reader)]), [file], [])
+        return split.rows[0].answer
+
+    assert [answer("files 1"), answer("files 2")] == ["files 1", "files 2"]

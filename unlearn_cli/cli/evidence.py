@@ -52,6 +52,7 @@ def certify(run: Path, key: Path | None, rows: bool, output: Path | None, as_jso
         statement = stating.with_rows(statement, stating.forget_rows(folder), salt)
     text = stating.dump(statement)
     path = output or run / stating.FILE
+    _refuse_inside(path, run)
     write_atomically(path, stating.dump(sign(text.encode(), key)) if key else text)
     click.echo(json.dumps({"evidence": str(path), "signed": bool(key)}) if as_json else str(path))
 
@@ -88,10 +89,28 @@ def verify(
         hint = "name it with --run, or ask with --row or --public-key alone"
         raise UsageError("there is no run folder around it", where=str(file), hint=hint)
     checks = [*verifying.verify(evidence, folder, public_key, rows)]
-    if folder and evaluate and not _failed(checks):
+    if folder and evaluate and _failed(checks):
+        why = "the files are not those that were certified"
+        checks.append(verifying.Check("evaluation", "not checked", (why,)))
+    elif folder and evaluate:
         checks.append(_again(evidence, folder, trusted, as_json))
     _show(checks, as_json)
     return NOT_VERIFIED if _failed(checks) else 0
+
+
+def _refuse_inside(path: Path, run: Path) -> None:
+    """Raise UsageError where the evidence would change what it is about."""
+    from unlearn_cli.errors import UsageError
+    from unlearn_cli.evidence.statement import FILE
+    from unlearn_cli.runs import RESULTS
+
+    inside = path.resolve()
+    own = [(run / name).resolve() for name in RESULTS]
+    if any(folder in inside.parents for folder in own) or (
+        inside.parent == run.resolve() and inside.name != FILE and inside.exists()
+    ):
+        hint = f"leave --output out, which writes {run / FILE}, or name a file elsewhere"
+        raise UsageError("is a part of the run", where=str(path), hint=hint)
 
 
 def _failed(checks: list[Check]) -> bool:

@@ -79,7 +79,8 @@ def _dry_run(spec: object, as_json: bool) -> int:
         import json
 
         examples = {name: [list(piece) for piece in pieces] for name, pieces in plan.examples}
-        told = {"plan": plan.lines, "forecast": plan.forecast.to_dict(), "examples": examples}
+        ahead = plan.forecast and plan.forecast.to_dict()
+        told = {"plan": plan.lines, "forecast": ahead, "examples": examples}
         click.echo(json.dumps(told, indent=2))
         return 0
     console.print_plan(plan.lines)

@@ -80,6 +80,7 @@ def parse_command(words: Sequence[str]) -> Command:
     launch = () if place is None else words[:place]
     rest = words if place is None else words[place + 1 :]
     flags, said = _flags(rest)
+    _refuse_other_script("" if place is None else words[place], said)
     processes, counted = _processes(launch)
     return Command(
         tuple(words),
@@ -89,6 +90,17 @@ def parse_command(words: Sequence[str]) -> Command:
         counted,
         any(flag in ("-m", "--multirun") for flag in flags),
     )
+
+
+def _refuse_other_script(script: str, said: Sequence[str]) -> None:
+    """Somebody who measures must not get a spec that trains, nor the other way round."""
+    name = PurePosixPath(script).name
+    experiments = [word.partition("=")[2] for word in said if word.startswith("experiment=")]
+    for experiment in experiments if name else ():
+        if experiment.startswith("eval/") != (name == "eval.py"):
+            other = "train.py" if name == "eval.py" else "eval.py"
+            what = f"src/{name} does not run experiment={experiment}"
+            raise UsageError(what, hint=f"that is one of src/{other}")
 
 
 def _is_script(word: str) -> bool:
@@ -106,6 +118,10 @@ def _refuse_bytes(words: Sequence[str]) -> None:
         raise UsageError(f"not UTF-8 text: {error.object[error.start]!r}") from None
 
 
+VALUED = ("--config-name", "--config-path", "--config-dir", "-cn", "-cp", "-cd")
+"""Hydra's flags that take a value."""
+
+
 def _flags(rest: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's own flags with their values, and the overrides."""
     flags: list[str] = []
@@ -114,10 +130,15 @@ def _flags(rest: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         if not word.startswith("-"):
             said.append(word)
-        elif "=" in word or word in ("-m", "--multirun"):
+        elif word in ("-m", "--multirun") or (word.partition("=")[0] in VALUED and "=" in word):
             flags.append(word)
-        else:
+        elif word in VALUED:
             flags.append(f"{word}={next(words, '')}")
+        else:
+            hint = (
+                f"it has {', '.join(VALUED)}; flags of `unlearn convert` stand before the command"
+            )
+            raise UsageError(f"{word!r} is no flag of open-unlearning's scripts", hint=hint)
     return flags, said
 
 

@@ -263,7 +263,7 @@ DIRECT: Mapping[str, str] = {
 """Keys that only change their name."""
 
 _OURS = "the tool decides this itself", "nothing to do"
-_ADAMW = "AdamW in 32 bit is what [train] uses", "nothing to do; there is no other optimizer"
+_ADAMW = "AdamW in 32 bit is what [train] uses", "nothing to do; others: train.optimizer"
 NOTES: Mapping[str, tuple[str, str]] = {
     f"{ARGS}optim": _ADAMW,
     f"{ARGS}adam_": ("AdamW's own constants are not options", "compare with their defaults"),
@@ -288,7 +288,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     ),
     f"{ARGS}warmup_": ("warm-up is given in epochs", "set train.warmup_epochs"),
     f"{ARGS}per_device_eval": ("changes speed alone", "set evaluate.batch_size"),
-    f"{ARGS}deepspeed": ("the launcher decides", "accelerate launch -m unlearn_cli run SPEC"),
+    f"{ARGS}deepspeed": ("the launcher decides", "--processes N --profile zero2, or fsdp2"),
     f"{ARGS}remove_unused": _OURS,
     f"{METHOD}": ("the trainer takes no such option", "see `unlearn show METHOD`"),
     "data.anchor": ("forget rows lead, always", "nothing to do"),

@@ -35,7 +35,7 @@ class State:
     weights: Mapping[str, float] = field(default_factory=dict)
     """Weights of the terms in the next step."""
     micro_batch: int | None = None
-    """Rows in one forward pass."""
+    """Rows in one forward pass since memory ran out; None where it did not."""
 
 
 class Checkpoints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlearn_cli.engine.data import show_tokens
+from unlearn_cli.engine.estimate import UnforeseenError
 from unlearn_cli.engine.forecast import Forecast, forecast
 from unlearn_cli.engine.models import load_skeleton, load_tokenizer
 from unlearn_cli.engine.sequences import Sequences
@@ -21,7 +22,8 @@ class DryRun:
     lines: tuple[str, ...]
     examples: tuple[tuple[str, list[tuple[str, bool]]], ...]
     """Name of a split, and the pieces of its first example with whether they carry loss."""
-    forecast: Forecast
+    forecast: Forecast | None
+    """None where it would depend on values."""
 
 
 def dry_run(spec: Spec, listener: Listener) -> DryRun:
@@ -37,8 +39,12 @@ def dry_run(spec: Spec, listener: Listener) -> DryRun:
     examples = tuple(
         (name, show_tokens(tokenizer, items[0])) for name, items in work.streams.items()
     )
-    ahead = forecast(session, work, skeleton, encoder)
-    return DryRun((*_lines(session, path, work), *ahead.lines()), examples, ahead)
+    lines = _lines(session, path, work)
+    try:
+        ahead = forecast(session, work, skeleton, encoder)
+    except UnforeseenError as error:
+        return DryRun((*lines, f"memory and time: {error.what}"), examples, None)
+    return DryRun((*lines, *ahead.lines()), examples, ahead)
 
 
 def _lines(session: Session, path: str, work: Work) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +18,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -30,9 +35,14 @@ from unlearn_cli.engine.pack import assume
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.quantized import plain_shapes
 from unlearn_cli.engine.speed import Speed
+from unlearn_cli.errors import RunError
 
 LOOKED_AT = 256
 """Steps of a plan that stand for all."""
+
+
+class UnforeseenError(RunError):
+    """No estimate can be made."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ def estimate_step(
     *,
     micro_batch: int,
     optimizer: str,
+    copies: int = 0,
     speed: Speed | None = None,
 ) -> Estimate:
     """What a step takes.
@@ -132,7 +143,11 @@ def estimate_step(
         accelerator: whose precision and share of the rows is taken.
         micro_batch: rows in one forward pass.
         optimizer: its name in the spec.
+        copies: of what is trained, that are kept around the passes.
         speed: of the device, where the time is wanted.
+
+    Raises:
+        UnforeseenError: the method, or the model, looks at values, which are not there.
     """
     ledger = Ledger(speed)
     with FakeTensorMode(allow_non_fake_inputs=True), ledger:
@@ -147,10 +162,14 @@ def estimate_step(
         before = ledger.alive
         head = model.get_output_embeddings()
         ledger.seconds = 0.0
-        with head.register_forward_pre_hook(lambda *_: entered.append(ledger.alive)):
+        ones = dict.fromkeys((term.name for term in terms), 1.0)
+        with (
+            head.register_forward_pre_hook(lambda *_: entered.append(ledger.alive)),
+            _valueless(),
+            accelerator.autocast(),
+        ):
             for part in _heaviest(parts, streams):
-                with accelerator.autocast():
-                    work.backward(part, dict.fromkeys((term.name for term in terms), 1.0))
+                work.backward(part, ones)
     state = sum(state_bytes(p, optimizer) for p in trained)
     gradients = sum(p.nbytes for p in trained)
     # It reads gradients, and reads and writes weights and state.
@@ -165,9 +184,21 @@ def estimate_step(
         optimizer=state,
         activations=at_head - before,
         logits=ledger.peak - at_head,
-        peak=ledger.peak + state,
+        peak=ledger.peak + state + copies * gradients,
         seconds=ledger.seconds / tokens * a_step + update,
     )
+
+
+@contextmanager
+def _valueless() -> Iterator[None]:
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise UnforeseenError(
+            f"what a step takes cannot be known before: it depends on values ({error})",
+            where="[method]",
+            hint="set train.micro_batch to a number",
+        ) from None
 
 
 def heaviest_step(plan: Plan, terms: Sequence[Term], streams: Streams) -> Step:

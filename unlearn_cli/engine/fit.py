@@ -6,15 +6,16 @@ resumed gets the same; where memory runs out nevertheless, the trainer halves it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from unlearn_cli.engine import memory
-from unlearn_cli.engine.estimate import Estimate, estimate_step, heaviest_step, imagine
+from unlearn_cli.engine.estimate import Estimate, estimate_step, heaviest_step
 from unlearn_cli.engine.gradients import Gradients
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan
@@ -23,46 +24,55 @@ SHARE = 0.85
 """Of the memory, that is planned with."""
 KEPT = 0.1
 """Of what is allocated, that allocators hold beside it."""
+RESERVED = 2**30
+"""Bytes for libraries, rows and the device's own needs."""
 MOST_TOKENS = 8192
 """In one forward pass: more are not faster, and where rows attend under one mask the work grows
 with their square."""
 
 
 def fitting_rows(
-    model: Any,
+    make: Callable[[], tuple[Any, Sequence[Term]]],
     terms: Sequence[Term],
     streams: Streams,
     plan: Plan,
     accelerator: Accelerator,
+    *,
     optimizer: str,
+    copies: int,
 ) -> int:
     """The largest micro-batch of a training that fits, by halves of a whole step; at least 1.
 
     Args:
-        model: what is trained of it requires gradients.
-        terms: of the loss.
-        streams: where their rows are.
+        make: as `estimate_step` takes it, and the other arguments too.
+        terms: of the loss, for their rows.
+        streams: where these are.
         plan: the steps; the heaviest of the first is taken.
         accelerator: every process must call this function, and gets the same answer.
         optimizer: its name in the spec.
+        copies: of what is trained, that are kept around the passes.
+
+    Raises:
+        UnforeseenError: no estimate can be made.
     """
     step = heaviest_step(plan, terms, streams)
     rows = sum(len(part) for term in terms for part in islice(term.rows(step).values(), 1))
     rows = -(-rows // accelerator.num_processes)
 
     def fits(size: int) -> bool:
-        work = Gradients(accelerator, model, streams, micro_batch=size)
+        work = Gradients(accelerator, nn.Identity(), streams, micro_batch=size)
         if max(part.tokens(streams) for part in work.parts(terms, step)) > MOST_TOKENS:
             return False
         found = estimate_step(
-            lambda: (imagine(model, accelerator.device), terms),
+            make,
             streams,
             plan,
             accelerator,
             micro_batch=size,
             optimizer=optimizer,
+            copies=copies,
         )
-        wanted = memory.used(accelerator.device) + growth(found, accelerator)
+        wanted = RESERVED + found.weights + growth(found, accelerator)
         return wanted <= SHARE * memory.total(accelerator)
 
     while rows > 1 and not fits(rows):

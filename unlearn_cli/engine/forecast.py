@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,19 +15,22 @@ from unlearn_cli.engine import memory
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.estimate import Estimate, Ledger, estimate_step, imagine
 from unlearn_cli.engine.evaluate import Evaluations
-from unlearn_cli.engine.fit import growth
+from unlearn_cli.engine.fit import fitting_rows, growth
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.layers import train_only
+from unlearn_cli.engine.lazy import joined
 from unlearn_cli.engine.lora import adapt
 from unlearn_cli.engine.models import weight_dtype
-from unlearn_cli.engine.objective import Term
+from unlearn_cli.engine.objective import Term, nll_term, of_account
+from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.quantized import rounded_away
 from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.score import heaviest, look
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import measure
 from unlearn_cli.engine.train import recompute_activations
-from unlearn_cli.engine.work import Work, rows_at_once
+from unlearn_cli.engine.work import Work, rows_at_once, smoothing
+from unlearn_cli.spec.tables import Spec
 
 MIB, GIB = 2**20, 2**30
 
@@ -36,12 +40,14 @@ class Forecast:
     """Of one run; bytes on the device that computes, of one process."""
 
     step: Estimate
+    micro_batch: int
+    """Rows in one forward pass."""
     evaluation: int
-    """Bytes that an evaluation adds to the model."""
+    """Bytes that an evaluation adds to the model, stress tests left out."""
     libraries: int
     """Bytes of Python and its libraries; 0 on an accelerator."""
     training: int
-    """Bytes that training adds to the model."""
+    """Bytes that training adds to the model, that of the target included."""
     reference: int
     """Bytes of the reference store on disk."""
     steps: int
@@ -69,37 +75,69 @@ class Forecast:
             "Python and its libraries": self.libraries,
         }
         told = ", ".join(f"{name} {size / MIB:,.0f}" for name, size in parts.items())
-        yield f"memory: at most about {self.peak / GIB:.2f} GiB; in MiB: {told}"
+        rows = f"micro-batches of {self.micro_batch} rows"
+        yield f"memory: about {self.peak / GIB:.2f} GiB with {rows}; in MiB: {told}"
         yield f"disk: reference store {self.reference / MIB:,.1f} MiB"
         minutes = step.seconds * self.steps / 60
         yield f"time: about {step.seconds:.2g} s a step, {minutes:.2g} min without evaluations"
 
 
 def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> Forecast:
-    """What a run will take, from a skeleton of its model."""
-    spec, device = session.spec, session.device
-    dtype = weight_dtype(spec.model, device)
-    _prepare(session, work, skeleton.to(dtype))
-    requests, half = work.requests(spec), spec.train.mixed_precision != "no"
+    """What a run will take, from a skeleton of its model.
+
+    Raises:
+        UnforeseenError: the method looks at values.
+    """
+    spec, device, accelerator = session.spec, session.device, session.accelerator
+    dtype, half = weight_dtype(spec.model, device), spec.train.mixed_precision != "no"
+    target = _fine_tuning(session, work, skeleton.to(dtype)) if spec.target.base else 0
+    _prepare(session, work, skeleton)
+    around: Any = {
+        "optimizer": spec.train.optimizer,
+        "copies": smoothed.copies if (smoothed := smoothing(spec)) else 0,
+    }
+
+    def start() -> tuple[Any, Sequence[Term]]:
+        return _start(session, work, skeleton)
+
+    rows = spec.train.micro_batch
+    if rows == "auto":
+        terms = _terms(work, spec, defaultdict(lambda: None))
+        rows = fitting_rows(start, terms, work.streams, work.plan, accelerator, **around)
+    speed = measure(device, torch.bfloat16 if half else dtype)
     step = estimate_step(
-        lambda: _start(session, work, skeleton),
-        work.streams,
-        work.plan,
-        session.accelerator,
-        micro_batch=rows_at_once(spec),
-        optimizer=spec.train.optimizer,
-        speed=measure(device, torch.bfloat16 if half else dtype),
+        start, work.streams, work.plan, accelerator, micro_batch=rows, speed=speed, **around
     )
     width = skeleton.get_output_embeddings().weight.shape[1]
     rounded = rounded_away(skeleton) if spec.lora.base == "nf4" else 0
     return Forecast(
         step=replace(step, weights=step.weights - rounded, peak=step.peak - rounded),
+        micro_batch=rows,
         evaluation=_evaluation(session, skeleton, encoder),
         libraries=memory.used(device) if device.type == "cpu" else 0,
-        training=growth(step, session.accelerator),
-        reference=sum(request.bytes(width, dtype.itemsize) for request in requests),
+        training=max(growth(step, accelerator), target),
+        reference=sum(r.bytes(width, dtype.itemsize) for r in work.requests(spec)),
         steps=len(work.plan.steps),
     )
+
+
+def _fine_tuning(session: Session, work: Work, skeleton: Any) -> int:
+    """Bytes that making the target adds to its base."""
+    recipe, rows = session.spec.target, joined([split.items for split in work.splits.values()])
+    plan = make_plan(forget=len(rows), retain=0, batch_size=recipe.batch_size, seed=0, epochs=1)
+    found = estimate_step(
+        lambda: (imagine(skeleton.train(), session.device), [nll_term("rows", 1.0)]),
+        {"rows": rows},
+        plan,
+        session.accelerator,
+        micro_batch=rows_at_once(session.spec),
+        optimizer=recipe.optimizer,
+    )
+    return growth(found, session.accelerator)
+
+
+def _terms(work: Work, spec: Spec, stores: Any) -> list[Term]:
+    return of_account(work.terms(spec, stores), reweighed=hasattr(work.method, "weights"))
 
 
 def _prepare(session: Session, work: Work, skeleton: Any) -> None:
@@ -118,7 +156,7 @@ def _start(session: Session, work: Work, skeleton: Any) -> tuple[Any, Sequence[T
     stores = {"reference": _Imagined(model, work.requests(session.spec))}
     if work.needs.reinforced:
         stores["reinforced"] = _Imagined(model, [work.reinforced_request()])
-    return model, work.terms(session.spec, stores)
+    return model, _terms(work, session.spec, stores)
 
 
 class _Imagined(ReferenceStore):
@@ -151,6 +189,8 @@ def _evaluation(session: Session, skeleton: Any, encoder: Encoder) -> int:
     batch_size = {table.evaluator: table.batch_size for table in session.spec.evaluate}
     found = [0]
     for name, metrics, probes in Evaluations(session).of_rows():
+        if any("gradient" in metrics.needs(set_) for set_ in metrics.names):
+            found.append(sum(parameter.nbytes for parameter in skeleton.parameters()))
         most = heaviest(encoder, probes, batch_size[name], metrics.needs)
         for items, spread in most.scored:
             ledger = Ledger()

@@ -45,6 +45,11 @@ class Smoothing:
     seed: int = 0
     """Of the noise."""
 
+    @property
+    def copies(self) -> int:
+        """Of all trained parameters, that are kept around a pass: as they were, and the way up."""
+        return 2 if self.sam_rho is not None else 1
+
 
 class Gradients:
     """Adds the gradients of terms to the parameters of a model."""

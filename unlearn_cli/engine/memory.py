@@ -5,13 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def used(device: torch.device) -> int:
@@ -36,11 +41,23 @@ def total(accelerator: Accelerator) -> int:
 
 
 def _ram() -> int:
-    """Of the machine, or of the container."""
-    machine = int(psutil.virtual_memory().total)
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return machine
+    """Of the machine, or of the container or job that this process is in."""
+    return min([int(psutil.virtual_memory().total), *_limits()])
+
+
+def _limits(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """The limits of the control groups of Linux around this process, in both of their versions."""
+    lines = groups.read_text(encoding="utf-8").splitlines() if groups.is_file() else []
+    for _, controllers, inside in (line.split(":", 2) for line in lines):
+        if controllers in ("", "memory"):
+            base = root / controllers
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            group = base / inside.lstrip("/")
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # no such file, or "max"
+                    yield int((folder / name).read_text(encoding="ascii"))
 
 
 def ran_out(error: Exception) -> bool:
@@ -53,3 +70,16 @@ def give_back() -> None:
     clear_device_cache(garbage_collection=True)
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T], *, split: bool) -> list[R]:
+    """The results of a batch, in halves where it does not fit into memory and may be `split`."""
+    try:
+        return list(run(items))
+    except RuntimeError as error:
+        if not ran_out(error) or len(items) == 1 or not split:
+            raise
+    give_back()
+    half = len(items) // 2
+    halves = items[:half], items[half:]
+    return [result for part in halves for result in fitting(run, part, split=split)]

@@ -196,6 +196,11 @@ def all_terms(
     return terms
 
 
+def of_account(terms: Sequence[Term], *, reweighed: bool) -> list[Term]:
+    """Those that a step computes: not a term of weight 0, unless the method may change that."""
+    return [term for term in terms if term.weight != 0 or term.name == "forget" or reweighed]
+
+
 class Alternates:
     """The alternate answers that the plan draws: encoded once each, as a stream of their own."""
 

@@ -28,9 +28,10 @@ from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, at_least_float32
+from unlearn_cli.engine.memory import fitting
 from unlearn_cli.engine.models import writing
 from unlearn_cli.engine.sequences import Indices, Sequences, edges_of
-from unlearn_cli.engine.sharding import dealt, whole
+from unlearn_cli.engine.sharding import dealt, is_sharded, whole
 from unlearn_cli.errors import RunError
 
 Arrays = dict[str, Any]
@@ -229,15 +230,17 @@ def _score(
     lengths = Sequences.of(request.items).lengths[request.rows]
     by_length = request.rows[np.argsort(lengths, kind="stable")]
     starts = range(0, len(by_length), micro_batch)
+
+    def say(items: list[Encoded]) -> list[Arrays]:
+        if request.layers:
+            return _activations(scorer, items, request.layers)
+        return _scores(scorer, items, head if request.logits else None)
+
     for start, ours in dealt(starts, accelerator.num_processes, accelerator.process_index):
         rows = by_length[start : start + micro_batch].tolist()
         items = [request.items[row] for row in rows]
         with torch.no_grad(), accelerator.autocast():  # as in training: the first step starts here
-            found = (
-                _activations(scorer, items, request.layers)
-                if request.layers
-                else _scores(scorer, items, head if request.logits else None)
-            )
+            found = fitting(say, items, split=not is_sharded(scorer.model))
         yield gather_object([*zip(rows, found, strict=True)] if ours else [])
 
 

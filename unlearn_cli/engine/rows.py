@@ -59,12 +59,17 @@ class KeptRows(Sequence[Row]):
 
 
 def keep(
-    session: Session, read: Callable[[], Reading], files: Sequence[Path], options: Any
+    session: Session,
+    reader: str,
+    read: Callable[[], Reading],
+    files: Sequence[Path],
+    options: Any,
 ) -> Split:
-    """`unlearn_cli.api.data.Keep`: rows of large files are read once for their content."""
+    """`unlearn_cli.api.data.Keep`: rows of large files are read once for their content, and for the
+    `reader`, the data set and its version."""
     if sum(file.stat().st_size for file in files) < LARGE:
         return in_memory(read, files, options)
-    folder = cache_folder("rows") / content_key(versions(), options, [*map(sha256, files)])
+    folder = cache_folder("rows") / content_key(versions(), reader, options, [*map(sha256, files)])
 
     def make(place: Path) -> None:
         title = f"Read {', '.join(file.name for file in files)}"

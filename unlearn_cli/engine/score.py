@@ -22,7 +22,7 @@ from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.gradient_norms import gradient_norms
-from unlearn_cli.engine.memory import give_back, ran_out
+from unlearn_cli.engine.memory import fitting
 from unlearn_cli.engine.sharding import dealt, is_sharded
 from unlearn_cli.errors import RunError
 
@@ -267,19 +267,6 @@ def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object])
             wide = lengths[place]
         batches[-1].append(place)
     return batches
-
-
-def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T], *, split: bool) -> list[R]:
-    """The results of a batch, in halves where it does not fit into memory and may be `split`."""
-    try:
-        return list(run(items))
-    except RuntimeError as error:
-        if not ran_out(error) or len(items) == 1 or not split:
-            raise
-    give_back()
-    half = len(items) // 2
-    halves = items[:half], items[half:]
-    return [result for part in halves for result in fitting(run, part, split=split)]
 
 
 def _length(item: Encoded) -> int:

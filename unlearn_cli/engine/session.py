@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,17 +126,20 @@ class Session:
         """All rows, as text, checked for overlap."""
         data = self.spec.data
         dataset = catalog.build("dataset", data.dataset, data.options)
-        context = DataContext(self.spec.seed, Path.cwd(), partial(keep, self))
+        # Rows that are kept are those of this data set, as this version of it reads them.
+        plugin = catalog.find("dataset", data.dataset)
+        reader = f"{plugin.qualified} {plugin.version}"
+        context = DataContext(self.spec.seed, Path.cwd(), partial(keep, self, reader))
         bundle: Bundle = dataset.load(context)
         for text in check_overlap(bundle, data.overlap):
             self.emit(Notice(text))
         return bundle
 
-    def texts(self) -> Iterator[str]:
-        """Every text of the bundle, in a fixed order: what a tokenizer made in code learns."""
+    def texts(self) -> Iterable[str]:
+        """Every text of the bundle, in a fixed order, as often as it is gone through: what a
+        tokenizer made in code learns."""
         bundle = self.bundle
-        splits = [bundle.forget, bundle.retain, *bundle.evaluation.values()]
-        return (text for rows in splits for row in rows for text in _texts(row))
+        return _Texts((bundle.forget, bundle.retain, *bundle.evaluation.values()))
 
     def load(self, path: str, *, whole: bool = False) -> Loaded:
         """Load a model and put it, or its part of it, on this process's device. `whole`: not in 4
@@ -194,6 +198,14 @@ class Session:
         bundle = self.bundle
         names = sorted({"forget", "retain", "holdout", *bundle.evaluation})
         return content_key({name: fingerprint(bundle.rows(name)) for name in names})
+
+
+@dataclass(frozen=True)
+class _Texts:
+    splits: Sequence[Sequence[Row]]
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for rows in self.splits for row in rows for text in _texts(row))
 
 
 def _texts(row: Row) -> Iterator[str]:

@@ -18,11 +18,12 @@ from accelerate import Accelerator
 from unlearn_cli.api.method import Progress, Weights
 from unlearn_cli.engine import memory
 from unlearn_cli.engine.checkpoints import Checkpoints, State
+from unlearn_cli.engine.estimate import imagine
 from unlearn_cli.engine.fit import fitting_rows
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoothed
 from unlearn_cli.engine.models import read_weights
-from unlearn_cli.engine.objective import Streams, Term
+from unlearn_cli.engine.objective import Streams, Term, of_account
 from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.sharding import whole_weights
@@ -82,7 +83,7 @@ class Trainer:
         `seed` is of what an adapter drops."""
         self.accelerator, self.plan, self.streams, self.stage = accelerator, plan, streams, stage
         self.reweigh, self.smoothing, self.seed = reweigh, smoothing, seed
-        self.terms = [t for t in terms if t.weight != 0 or t.name == "forget" or reweigh]
+        self.terms = of_account(terms, reweighed=reweigh is not None)
         self.weights: Mapping[str, float] = {term.name: term.weight for term in self.terms}
         self.options, self.checkpoints, self.emit, self.stop = optimization, checkpoints, emit, stop
         self.model, self.tokenizer = scorer.model, tokenizer
@@ -103,6 +104,8 @@ class Trainer:
             into=self.update,
         )
         self.done = 0
+        self.lowered: int | None = None
+        """Rows in a micro-batch since memory ran out."""
         self._reweigh({})
 
     def resume(self, state: State) -> None:
@@ -113,9 +116,9 @@ class Trainer:
         if self.accelerator.scaler is not None and state.extra:
             self.accelerator.scaler.load_state_dict(dict(state.extra))
         self.weights = state.weights or self.weights
-        # Where memory ran out it is less than was asked for, and a resumed run goes on with that.
-        own = self.gradients.micro_batch
-        self.gradients.micro_batch = min(own, state.micro_batch or own)
+        self.lowered = state.micro_batch
+        if state.micro_batch:  # memory ran out: a resumed run does not try that again
+            self.gradients.micro_batch = min(self.gradients.micro_batch, state.micro_batch)
         self.done = state.step
 
     def resume_newest(self) -> int:
@@ -181,12 +184,13 @@ class Trainer:
         if self.options.micro_batch != "auto":
             return self.options.micro_batch
         rows = fitting_rows(
-            self.model,
+            lambda: (imagine(self.model, self.accelerator.device), self.terms),
             self.terms,
             self.streams,
             self.plan,
             self.accelerator,
-            self.options.optimizer,
+            optimizer=self.options.optimizer,
+            copies=self.smoothing.copies if self.smoothing else 0,
         )
         self.emit(Notice(f"{self.stage}: micro-batches of {rows} rows fit"))
         return rows
@@ -202,7 +206,7 @@ class Trainer:
                 raise
         self.update.drop()  # what the failed pass left
         memory.give_back()
-        self.gradients.micro_batch = -(-rows // 2)
+        self.gradients.micro_batch = self.lowered = -(-rows // 2)
         self.emit(Notice(f"out of memory: micro-batches of {self.gradients.micro_batch} rows"))
         return self._gradients_that_fit(step)
 
@@ -290,7 +294,7 @@ class Trainer:
                 metric,
                 extra,
                 self.weights,
-                self.gradients.micro_batch,
+                self.lowered,
             )
             path = self.checkpoints.save(state, self.model, self.tokenizer, optimizer, weights)
             self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
