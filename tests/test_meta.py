@@ -14,6 +14,8 @@ from unlearn_cli.meta import Trust, faithfulness, meta_evaluate, quantization, r
 from unlearn_cli.runs import RunFolder
 
 SPEC = """name = "{name}"
+[method]
+name = "npo"
 [[evaluate]]
 evaluator = "tofu"
 [[evaluate]]
