@@ -109,7 +109,18 @@ def unlearn() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
-    sys.exit(_status(args))
+    status = _status(args)
+    if status == 0:
+        _part()
+    sys.exit(status)
+
+
+def _part() -> None:
+    """Let go of the other processes of a run: torch's threads would end this one while they wait.
+    Not where something failed, since they may be gone."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _status(args: Sequence[str] | None) -> int:
