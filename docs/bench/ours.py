@@ -61,7 +61,7 @@ class Ours:
             (trainer.gradients, "scorer"),
             (trainer.accelerator, "backward"),
             (trainer.accelerator, "clip_grad_norm_"),
-            (trainer.optimizer, "step"),
+            (trainer.update.optimizer, "step"),
         ]
         kept = [getattr(owner, name) for owner, name in places]
         trainer.gradients.scorer = _Timed(kept[0], timed)
