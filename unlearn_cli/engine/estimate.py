@@ -153,7 +153,9 @@ def estimate_step(
     with FakeTensorMode(allow_non_fake_inputs=True), ledger:
         model, terms = make()
         work = Gradients(accelerator, Scorer(model), streams, micro_batch=micro_batch)
-        parts = work.parts(terms, heaviest_step(plan, terms, streams))
+        lengths = _lengths(plan, terms, streams)
+        parts = work.parts(terms, plan.steps[lengths.index(max(lengths))])
+        heaviest = _heaviest(parts, streams)
         trained = [p for p in model.parameters() if p.requires_grad]
         weights, entered = ledger.alive, list[int]()
         if len(parts) > 1:  # then they are there while a later part makes its activations
@@ -168,14 +170,13 @@ def estimate_step(
             _valueless(),
             accelerator.autocast(),
         ):
-            for part in _heaviest(parts, streams):
+            for part in heaviest:
                 work.backward(part, ones)
     state = sum(state_bytes(p, optimizer) for p in trained)
     gradients = sum(p.nbytes for p in trained)
     # It reads gradients, and reads and writes weights and state.
     update = speed.seconds(0, 3 * gradients + 2 * state) if speed else 0.0
-    tokens = sum(part.tokens(streams) for part in _heaviest(parts, streams))
-    lengths = _lengths(plan, terms, streams)
+    tokens = sum(part.tokens(streams) for part in heaviest)
     a_step = sum(lengths) / len(lengths) / accelerator.num_processes
     at_head = max(entered, default=ledger.peak)
     return Estimate(
