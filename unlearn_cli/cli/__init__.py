@@ -8,6 +8,7 @@ missed; 130 interrupted; 143 ended by SIGTERM.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import importlib
 import os
@@ -110,17 +111,24 @@ def unlearn() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
     status = _status(args)
-    if status == 0:
-        _part()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        _leave_the_others(status)
     sys.exit(status)
 
 
-def _part() -> None:
-    """Let go of the other processes of a run: torch's threads would end this one while they wait.
-    Not where something failed, since they may be gone."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+def _leave_the_others(status: int) -> NoReturn:
+    """End one process of several at once, its exit handlers run.
+
+    Python takes itself apart while torch's threads still let go of tensors, for which they need
+    Python: now and then one of them would abort the process, though its work is done.
+    """
+    if status == 0:  # elsewhere the others may be gone, and would be waited for
+        sys.modules["torch.distributed"].destroy_process_group()
+    atexit._run_exitfuncs()  # no public name for it
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _status(args: Sequence[str] | None) -> int:
