@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from transformers.utils import logging as transformers_logging
 
 from unlearn_cli import catalog
@@ -45,6 +46,9 @@ from unlearn_cli.spec.tables import Spec
 
 MOMENTS = 1000
 """Reports of progress in a stage of known length, at most: the log does not grow with rows."""
+ALONE = timedelta(hours=2)
+"""How long processes wait for what one does alone, as to write a large model; torch's own limit is
+ten minutes with GPUs. One that has died ends the others at once, through whatever launched them."""
 
 
 class Session:
@@ -258,7 +262,10 @@ def _accelerator(spec: Spec) -> Accelerator:
     take_over(spec)
     # accelerate keeps the precision of a process's first run and refuses another; a sweep has many.
     AcceleratorState._reset_state()  # there is no public way; accelerate's own tests use it
-    accelerator = Accelerator(mixed_precision=spec.train.mixed_precision, **trackers)
+    waiting = InitProcessGroupKwargs(timeout=ALONE)
+    accelerator = Accelerator(
+        mixed_precision=spec.train.mixed_precision, kwargs_handlers=[waiting], **trackers
+    )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:  # each would do the whole run, in the same folder
         raise UsageError(
