@@ -129,5 +129,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["dev"])
 def tests(session: nox.Session) -> None:
-    """All tests, warnings as errors; `nox -s tests -- -k name` runs some."""
-    session.run(f"{BIN}/python", "-m", "pytest", *session.posargs)
+    """All tests, warnings as errors, a process a core; `nox -s tests -- -k name` runs some."""
+    shared = ("-n", "auto", "--dist", "worksteal")
+    one_core = {"OMP_NUM_THREADS": "1"}  # more threads than cores only wait for each other
+    session.run(f"{BIN}/python", "-m", "pytest", *shared, *session.posargs, env=one_core)

@@ -111,10 +111,15 @@ def unlearn() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
     status = _status(args)
-    distributed = sys.modules.get("torch.distributed")
-    if distributed and distributed.is_available() and distributed.is_initialized():
+    if _distributed():
         _leave_the_others(status)
     sys.exit(status)
+
+
+def _distributed() -> bool:
+    """Whether this is one process of several."""
+    torch = sys.modules.get("torch.distributed")
+    return bool(torch and torch.is_available() and torch.is_initialized())
 
 
 def _leave_the_others(status: int) -> NoReturn:
@@ -150,11 +155,20 @@ def _status(args: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except Exception as error:  # noqa: BLE001 - the last resort, so that a bug is called a bug
-        from unlearn_cli.files import disk_error
-
-        refused = disk_error(error)
-        return _complain_of(refused) if refused else _confess(error)
+        known = _known(error)
+        return _complain_of(known) if known else _confess(error)
     return result if isinstance(result, int) else 0
+
+
+def _known(error: Exception) -> UnlearnError | None:
+    """What a library raised, where it is no bug: a disk that refuses, a process that is gone."""
+    from unlearn_cli.files import disk_error
+
+    if (refused := disk_error(error)) or not _distributed():
+        return refused
+    from unlearn_cli.engine.launch import lost
+
+    return lost(error)
 
 
 def _add_plugin_commands() -> None:

@@ -15,7 +15,9 @@ from types import FrameType
 from typing import IO
 
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its stub leaves it out
+from torch import distributed
+
+from unlearn_cli.errors import RunError
 
 POLL, GRACE = 0.1, 10.0
 """Seconds between two looks at the processes, and until one that others left behind is ended."""
@@ -40,7 +42,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         The exit code of the process that failed first, 128 + N where signal N ended it; 0 where
         none failed.
     """
-    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    meeting_place = distributed.TCPStore  # type: ignore[attr-defined]  # its stub leaves it out
+    store = meeting_place("localhost", 0, is_master=True, wait_for_workers=False)
     shared = _environment(processes, store.port)
     with ExitStack() as stack:
         workers = [
@@ -98,22 +101,17 @@ def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _wait(workers: Sequence[Worker]) -> int:
     """Wait for all, or for the first that fails; its exit code."""
-    while True:
-        codes = [worker.process.poll() for worker in workers]
-        if codes[0]:  # it has said why, unless it was killed
-            if codes[0] < 0:
-                sys.stderr.write(_ended(0, codes[0]))
-            return codes[0]
-        failed = next((rank for rank, code in enumerate(codes) if code), None)
-        if failed is not None:
-            return _failed(workers, failed)
-        if None not in codes:
-            return 0
+    while None in (codes := [worker.process.poll() for worker in workers]) and not any(codes):
         time.sleep(POLL)
+    failed = {rank: code for rank, code in enumerate(codes) if code}
+    if not failed:
+        return 0
+    # One that was killed makes the others fail; and what the first has to say, it has said.
+    return _failed(workers, min(failed, key=lambda rank: (failed[rank] > 0, rank == 0)))
 
 
 def _failed(workers: Sequence[Worker], rank: int) -> int:
-    """Exit code where another process than the first failed; say why, unless the first does.
+    """Exit code of a process that failed; say why, unless the first does.
 
     An error of the user's is every process's, so the first says it too; a bug, or memory that ran
     out, may be one's own.
@@ -124,9 +122,21 @@ def _failed(workers: Sequence[Worker], rank: int) -> int:
     except subprocess.TimeoutExpired:
         first.kill()
     words = _words(workers[rank])
-    if first.wait() != code or "Traceback" in words:
+    if code < 0 or first.wait() != code or "Traceback" in words:
         sys.stderr.write(words if "error" in words else _ended(rank, code))
     return int(code)
+
+
+def lost(error: BaseException) -> RunError | None:
+    """The line for what torch says, in as many ways as it has backends, of a process that is gone;
+    None of other errors."""
+    if not isinstance(error, distributed.DistBackendError) and "gloo/transport" not in str(error):
+        return None
+    return RunError(
+        "another process of this run has ended",
+        where="processes",
+        hint="it, or what started it, says why; `--resume` goes on from the last checkpoint",
+    )
 
 
 def _ended(rank: int, code: int) -> str:
@@ -135,6 +145,8 @@ def _ended(rank: int, code: int) -> str:
 
 
 def _words(worker: Worker) -> str:
-    assert worker.stderr is not None  # noqa: S101 - narrows the type: it is not the first
+    """What is not on the terminal yet."""
+    if worker.stderr is None:
+        return ""
     worker.stderr.seek(0)
     return worker.stderr.read().decode("utf-8", "replace")
