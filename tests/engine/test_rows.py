@@ -23,7 +23,7 @@ from unlearn_cli.engine.rows import KeptRows, fingerprint, keep, keys
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.tokens import EncodedSplit, encode, encode_split
 from unlearn_cli.errors import DataError
-from unlearn_cli.events import StageFinished, StageStarted
+from unlearn_cli.events import StageFinished, StageProgress, StageStarted
 from unlearn_cli.spec.load import load_spec
 from unlearn_cli.testing import Recorder
 
@@ -323,3 +323,15 @@ def test_another_reader_of_the_same_file_reads_it_itself(place: Place) -> None:
         return split.rows[0].answer
 
     assert [answer("files 1"), answer("files 2")] == ["files 1", "files 2"]
+
+
+def test_reports_of_progress_do_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """Of unknown length, each a thousandth further than the last: a thousand reports up to row
+    1,000, and then ln(rows / 1,000) / ln(1.001) of them, 6,911 for a million rows."""
+    spec = tmp_path / "spec.toml"
+    spec.write_text(SPEC, encoding="utf-8")
+    told = Recorder()
+    with Session(load_spec(str(spec)), told).stage("read", "Read") as progress:
+        for row in range(1, 1_000_001):
+            progress(row)
+    assert 6_000 < len(told.of(StageProgress)) < 8_000

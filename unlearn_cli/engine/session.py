@@ -45,7 +45,8 @@ from unlearn_cli.events import (
 from unlearn_cli.spec.tables import Spec
 
 MOMENTS = 1000
-"""Reports of progress in a stage of known length, at most: the log does not grow with rows."""
+"""Reports of progress in a stage of known length, at most, and in one of unknown length as often as
+it has grown by such a part of itself: the log does not grow with rows."""
 ALONE = timedelta(hours=2)
 """How long processes wait for what one does alone, as to write a large model; torch's own limit is
 ten minutes with GPUs. One that has died ends the others at once, through whatever launched them."""
@@ -112,7 +113,7 @@ class Session:
 
         def progress(done: int) -> None:
             nonlocal told
-            if done - told >= (total or 0) / MOMENTS or done == total:
+            if done - told >= (total or told) / MOMENTS or done == total:
                 self.emit(StageProgress(name, done))
                 told = done
 
