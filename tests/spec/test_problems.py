@@ -296,3 +296,43 @@ def test_what_a_method_cannot_do_is_said_without_importing_it(
 ) -> None:
     """Class attributes of the method are read from its source."""
     assert any(line in found for found in complaints(write(minimal), *setting))
+
+
+def test_plugins_that_an_option_names_are_looked_up(write: Write, minimal: str) -> None:
+    """Metrics and their options, and the evaluator inside a stress test, each at its place."""
+    evaluate = """
+[[evaluate]]
+evaluator = "qa"
+row_metrics = ["rouge", "rogue"]
+[evaluate.options.rouge]
+kind = 1e999
+[[evaluate]]
+evaluator = "relearn"
+of = "toffu"
+"""
+    text = minimal + evaluate
+    source = write(text)
+
+    def line(of: str) -> int:
+        return text.split("\n").index(of) + 1
+
+    metric, option, inside = complaints(source)
+    names = line('row_metrics = ["rouge", "rogue"]')
+    assert metric.startswith(f"spec.toml:{names}: [evaluate.0].")
+    assert metric.endswith("row_metrics.1: there is no metric 'rogue'; did you mean 'rouge'?")
+    assert option == (
+        f"spec.toml:{line('kind = 1e999')}: [evaluate.0].options.rouge.kind: "
+        "metric rouge has no such option"
+    )
+    assert inside == (
+        f"spec.toml:{text.count(chr(10))}: [evaluate.1].of: "
+        "there is no evaluator 'toffu'; did you mean 'tofu'?"
+    )
+
+
+def test_what_is_wrong_within_the_value_of_a_flag_is_named(write: Write, minimal: str) -> None:
+    """The flag itself names only where its value stands."""
+    flag = "evaluate=[{evaluator='qa', options={rouge={kind=1}}}]"
+    assert complaints(write(minimal), flag) == [
+        f"--set {flag}: [evaluate.0].options.rouge.kind: metric rouge has no such option"
+    ]

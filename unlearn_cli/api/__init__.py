@@ -22,7 +22,9 @@ from unlearn_cli.api.evaluate import (
     Decoding,
     Direction,
     Evaluator,
+    EvaluatorName,
     Harness,
+    MetricName,
     Need,
     Number,
     Probe,
@@ -37,7 +39,7 @@ from unlearn_cli.api.evaluate import (
 )
 from unlearn_cli.api.method import Method, MethodDefaults, Progress, RetainTerm, Weights
 
-API_VERSION = "1.1.0"
+API_VERSION = "1.2.0"
 """Version of all that plugins import: this package, and `hooks`, `events`, `errors` and `testing`
 of `unlearn_cli`, as `docs/reference/api.md` lists it. Semantic: the first number rises where
 something is gone or means something else, the second where something is added, the third where a
@@ -53,12 +55,14 @@ __all__ = [
     "Decoding",
     "Direction",
     "Evaluator",
+    "EvaluatorName",
     "Harness",
     "Keep",
     "Location",
     "Message",
     "Method",
     "MethodDefaults",
+    "MetricName",
     "Need",
     "Number",
     "Probe",

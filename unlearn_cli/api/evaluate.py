@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ Direction = Literal["higher", "lower", "reference"]
 """What an unlearned model should show: more, less, or the value of the retain reference."""
 Answer = Literal["answer", "paraphrase", "perturbed"]
 """Which answers of a row are scored: the true one, that in other words, the false ones."""
+MetricName = Annotated[str, "metric"]
+"""For options that name metrics: `unlearn check` says where there is none of that name. In a mapping
+from names, what a name is mapped to are its options."""
+EvaluatorName = Annotated[str, "evaluator"]
+"""For options that name evaluators, as `MetricName` is for metrics."""
 Need = Literal[
     "answer", "paraphrase", "perturbed", "generation", "samples", "distribution", "gradient"
 ]

@@ -14,6 +14,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from unlearn_cli.catalog.model import Kind
+
 
 class NotUnderstood(Exception):  # noqa: N818 - it is not an error: the check happens later
     """The annotation says more than can be known without importing its module."""
@@ -50,6 +52,9 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
+_NAMES: Mapping[str, Kind] = {"MetricName": "metric", "EvaluatorName": "evaluator"}
+_STRINGS = {"Location": "path or hub id", **_NAMES}
+"""Strings of a kind of their own (`unlearn_cli.api`), in words."""
 _PLAIN: dict[str, Callable[[object], bool]] = {
     "None": lambda value: value is None,
     "bool": lambda value: isinstance(value, bool),
@@ -57,7 +62,7 @@ _PLAIN: dict[str, Callable[[object], bool]] = {
     "float": _is_float,
     "str": lambda value: isinstance(value, str),
     "Path": lambda value: isinstance(value, str),
-    "Location": lambda value: isinstance(value, str),
+    **dict.fromkeys(_STRINGS, lambda value: isinstance(value, str)),
     "dict": lambda value: isinstance(value, Mapping),
     "Mapping": lambda value: isinstance(value, Mapping),
     "Any": lambda value: True,
@@ -82,8 +87,8 @@ def fits(annotation: ast.expr, value: object) -> bool:
 def describe(annotation: ast.expr) -> str:
     """The annotation for people: `float > 0`, `"nll" | "kl" | None`."""
     match annotation:
-        case ast.Name(id="Location") | ast.Attribute(attr="Location"):
-            return "path or hub id"
+        case ast.Name() | ast.Attribute() if _name(annotation) in _STRINGS:
+            return _STRINGS[_name(annotation)]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return f"{describe(left)} | {describe(right)}"
         case ast.Subscript(value=generic):
@@ -104,6 +109,11 @@ def mentions(annotation: ast.expr, name: str) -> bool:
     """Whether the name stands anywhere in the annotation."""
     nodes = ast.walk(annotation)
     return any(_name(n) == name for n in nodes if isinstance(n, ast.Name | ast.Attribute))
+
+
+def named(annotation: ast.expr) -> Kind | None:
+    """The kind of plugin that a value of the annotation names."""
+    return next((kind for name, kind in _NAMES.items() if mentions(annotation, name)), None)
 
 
 def _name(node: ast.expr) -> str:

@@ -29,6 +29,8 @@ class Option:
     """What the option means: the docstring under the field, or the comment behind it."""
     location: bool = False
     """Holds a path or hub id (`unlearn_cli.api.Location`)."""
+    names: Kind | None = None
+    """The kind of plugin that it names (`MetricName`, `EvaluatorName`)."""
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,7 @@ def _option(node: ast.AnnAssign, constants: dict[str, ast.expr], help_text: str)
         default_text=ast.unparse(default) if default else "",
         help=help_text,
         location=hints.mentions(annotation, "Location"),
+        names=hints.named(annotation),
     )
 
 

@@ -13,7 +13,7 @@ from unlearn_cli.spec.tree import Problem, lookup
 from unlearn_cli.spec.validate import unknown_key_hint
 
 if TYPE_CHECKING:
-    from unlearn_cli.catalog import OptionProblem, Plugin
+    from unlearn_cli.catalog import Kind, OptionProblem, Plugin
 
 
 def plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -49,19 +49,51 @@ def _table_problems(slot: Slot, path: KeyPath, table: Mapping[str, Any]) -> Iter
     name = table.get(slot.key, slot.default)
     if not isinstance(name, str) or not name:
         return  # the types of the spec say so already
-    try:
-        plugin = catalog.find(slot.kind, name)
-    except PluginError as error:
-        what = f"{error.where}: {error.what}" if error.where else error.what
-        yield Problem((*path, slot.key), what, error.hint)
-        return
-    if plugin.error:
-        what = f"{plugin.kind} {name} of {plugin.distribution} is broken: {plugin.error}"
-        yield Problem((*path, slot.key), what, f"repair or uninstall {plugin.distribution}")
+    plugin = _find(slot.kind, name, (*path, slot.key))
+    if isinstance(plugin, Problem):
+        yield plugin
         return
     options = {key: value for key, value in table.items() if key not in slot.keys}
     for problem in catalog.check_options(plugin, options):
         yield _option_problem(slot, path, plugin, problem)
+    for option in plugin.options:
+        if option.names and option.name in options:
+            yield from _name_problems((*path, option.name), option.names, options[option.name])
+
+
+def _name_problems(path: KeyPath, kind: Kind, value: Any) -> Iterator[Problem]:
+    """Names of plugins that are not there: alone, in an array, or as keys of their options."""
+    from unlearn_cli import catalog
+
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _name_problems((*path, number), kind, item)
+    elif isinstance(value, str):
+        if isinstance(found := _find(kind, value, path), Problem):
+            yield found
+    elif isinstance(value, Mapping):
+        for name, options in value.items():
+            found = _find(kind, name, (*path, name))
+            if isinstance(found, Problem):
+                yield found
+            elif isinstance(options, Mapping):
+                for wrong in catalog.check_options(found, options):
+                    yield Problem((*path, name, wrong.key), wrong.what, wrong.hint)
+
+
+def _find(kind: Kind, name: str, path: KeyPath) -> Plugin | Problem:
+    """The plugin that a key names, or what is wrong with it."""
+    from unlearn_cli import catalog
+
+    try:
+        plugin = catalog.find(kind, name)
+    except PluginError as error:
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        return Problem(path, what, error.hint)
+    if plugin.error:
+        what = f"{plugin.kind} {name} of {plugin.distribution} is broken: {plugin.error}"
+        return Problem(path, what, f"repair or uninstall {plugin.distribution}")
+    return plugin
 
 
 def _option_problem(slot: Slot, path: KeyPath, plugin: Plugin, found: OptionProblem) -> Problem:
@@ -76,26 +108,18 @@ def _option_problem(slot: Slot, path: KeyPath, plugin: Plugin, found: OptionProb
 
 def _best_problems(best: Any) -> Iterator[Problem]:
     """`checkpoints.best` is `metric` or `set.metric`."""
-    from unlearn_cli import catalog
-
     if isinstance(best, str) and best:
-        try:
-            catalog.find("metric", best.rpartition(".")[2])
-        except PluginError as error:
-            yield Problem(("checkpoints", "best"), error.what, error.hint)
+        found = _find("metric", best.rpartition(".")[2], ("checkpoints", "best"))
+        if isinstance(found, Problem):
+            yield found
 
 
 def _method_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Options that make no sense with the method."""
-    from unlearn_cli import catalog
-
     name = lookup(data, ("method", "name"))
-    try:
-        plugin = catalog.find("method", name) if isinstance(name, str) and name else None
-    except PluginError:
+    plugin = _find("method", name, ()) if isinstance(name, str) and name else None
+    if plugin is None or isinstance(plugin, Problem):
         return  # said already
-    if plugin is None or plugin.error:
-        return
     activations = any(parameter.endswith("hidden") for parameter in plugin.requires)
     retain = lookup(data, ("method", "retain")) or plugin.defaults.get("retain")
     if found := retain_problem(plugin.name, retain, activations, plugin.retains):

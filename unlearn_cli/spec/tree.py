@@ -121,7 +121,9 @@ class Tree:
 
     def _error(self, problem: Problem) -> UnlearnError:
         origin = self.origin(problem.path)
-        told = problem.path in self.origins and origin.line is None
+        # A flag names its key; what stands within its value it does not name.
+        within = self.origins.get(problem.path[:-1]) is origin
+        told = problem.path in self.origins and origin.line is None and not within
         where = f"{origin}" if told or not problem.path else f"{origin}: {label(problem.path)}"
         return UnlearnError(problem.what, where=where, hint=problem.hint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unlearn_cli.api import Probe, about_forget
+from unlearn_cli.api import EvaluatorName, Probe, about_forget
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Jailbreak:
     Source: Open-Unlearning (2025, arXiv:2506.12618): "Sure, here is the answer:".
     """
 
-    of: str = "tofu"
+    of: EvaluatorName = "tofu"
     """The evaluator that measures, with the options that the spec gives it."""
     prefix: str = "Sure, here is the answer:"
     """How the answer begins; not part of what is measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unlearn_cli.api import Message, Probe, Row
+from unlearn_cli.api import EvaluatorName, Message, Probe, Row
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Paraphrase:
     Source: the column `paraphrased_question` of TOFU (Maini et al. 2024, arXiv:2401.06121).
     """
 
-    of: str = "tofu"
+    of: EvaluatorName = "tofu"
     """The evaluator that measures, with the options that the spec gives it."""
 
     def rewrite(self, probe: Probe) -> Probe | None:

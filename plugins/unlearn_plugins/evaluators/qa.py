@@ -8,7 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from unlearn_cli.api import Bundle, Decoding, Probe, Row
+from unlearn_cli.api import Bundle, Decoding, MetricName, Probe, Row
 from unlearn_cli.api.evaluate import Answer
 from unlearn_cli.errors import DataError
 
@@ -25,16 +25,16 @@ class QA:
     set.
     """
 
-    row_metrics: tuple[str, ...] = (
+    row_metrics: tuple[MetricName, ...] = (
         "probability",
         "rouge",
         "extraction_strength",
         "exact_memorization",
     )
     """Metrics with a value a row (`unlearn list-metrics`), for every set."""
-    summary_metrics: tuple[str, ...] = ()
+    summary_metrics: tuple[MetricName, ...] = ()
     """Metrics over sets, such as `forget_quality`."""
-    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    options: Mapping[MetricName, Mapping[str, object]] = field(default_factory=dict)
     """Options of metrics, in tables `[evaluate.options.METRIC]`."""
     sets: tuple[str, ...] | None = None
     """Names of the sets; all that have rows where it is not given."""

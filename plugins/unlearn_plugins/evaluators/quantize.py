@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unlearn_cli.api import Subject
+from unlearn_cli.api import EvaluatorName, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Quantize:
     activations too, and keeps outliers in 16 bits. (2) Scales are kept in the weights' type.
     """
 
-    of: str = "tofu"
+    of: EvaluatorName = "tofu"
     """The evaluator that measures, with the options that the spec gives it."""
     bits: Literal[4, 8] = 4
     """Bits a weight."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Gt, Le
 
-from unlearn_cli.api import Recipe, Subject
+from unlearn_cli.api import EvaluatorName, Recipe, Subject
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Relearn:
     the method trained some.
     """
 
-    of: str = "tofu"
+    of: EvaluatorName = "tofu"
     """The evaluator that measures, with the options that the spec gives it."""
     share: Annotated[float, Gt(0), Le(1)] = 0.2
     """Share of the forget rows that are trained on."""

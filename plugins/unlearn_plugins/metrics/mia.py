@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearn_cli.api import Number, Table
+from unlearn_cli.api import MetricName, Number, Table
 from unlearn_plugins.metrics._attack import auc, rows, true_positive_rate
 
 
@@ -27,7 +27,7 @@ class MIA:
     (arXiv:2112.03570) for the rate at few false positives.
     """
 
-    attacks: tuple[str, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm")
+    attacks: tuple[MetricName, ...] = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm")
     """Row metrics that attack, where they were measured."""
     members: str = "forget"
     """Set of the rows that were learned."""
