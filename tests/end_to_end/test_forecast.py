@@ -40,7 +40,7 @@ def save_medium(folder: Path) -> None:
     save_model(LlamaForCausalLM(config), make_tiny(["Who? A person called so."], 0)[1], folder)
 
 
-RELEARN = "{evaluator = 'relearn', share = 0.5, epochs = 3}"
+RELEARN = "{evaluator = 'relearn', share = 0.5, epochs = 3, rows_per_step = 1}"
 STRESSED = f"evaluate=[{{evaluator = 'tofu', every = 2, max_new_tokens = 4}}, {RELEARN}]"
 SHARP = ("method.retain=none", "wrap.sam_rho=0.01", "wrap.saliency=0.5", STRESSED)
 
@@ -112,7 +112,7 @@ def test_the_stages_are_those_of_the_log(
 
     By hand: 4 forget and 6 retain rows among 48, since the tiny data has 42 facts more; 50 answers
     are asked of each model, by `tofu` after steps 2 and 4 of 4 too. The target learns 52 rows in
-    batches of 16, twice; half of the forget rows are relearned in one batch, three times. Each step
+    batches of 16, twice; half of the forget rows are relearned one by one, three times. Each step
     takes its 2 rows twice through the model; two steps see them all, so that all are taken 4 times.
     The salient tensors are looked for in the steps of the first epoch."""
     monkeypatch.setenv("UNLEARN_CACHE", str(place.folder / "cache"))
@@ -123,7 +123,7 @@ def test_the_stages_are_those_of_the_log(
     assert counts == {
         "Fine-tune the retain reference on retain": 6,
         "Evaluate the retain reference: tofu": 50,
-        "Stress the retain reference: relearn": 3,
+        "Stress the retain reference: relearn": 6,
         "Evaluate the retain reference: relearn": 50,
         "Fine-tune the target on forget + retain": 8,
         "Evaluate the target: tofu": 50,
@@ -131,7 +131,7 @@ def test_the_stages_are_those_of_the_log(
         "Find the parameters to train": 2,
         "Unlearn with npo": 4,
         "Evaluate the checkpoint: tofu": 100,
-        "Stress the unlearned: relearn": 3,
+        "Stress the unlearned: relearn": 6,
         "Evaluate the unlearned: relearn": 50,
     }
     plan = json.loads(said.out)["plan"]

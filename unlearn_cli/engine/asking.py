@@ -44,16 +44,8 @@ class Asking:
     skeleton: Any
     device: torch.device
     speed: Speed
-    saved: int = 0
-    """Bytes of its weights that it does not take, as they have 4 bits."""
     whole: int = 0
-    """Bytes that there are besides, while none has."""
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the model."""
-        tensors = [*self.skeleton.parameters(), *self.skeleton.buffers()]
-        return sum(tensor.nbytes for tensor in tensors) - self.saved
+    """Bytes that are there besides while no layer has 4 bits."""
 
     def cost(self, asked: Asked) -> Cost:
         """Of everything that is asked."""
@@ -127,6 +119,11 @@ class Asking:
 
         found = self._run(run).times(_tokens(items) / _tokens([longest]))
         return Cost(found.memory + self.whole, found.seconds)
+
+
+def weight_bytes(model: Any) -> int:
+    """Of all parameters and buffers."""
+    return sum(int(tensor.nbytes) for tensor in [*model.parameters(), *model.buffers()])
 
 
 def _read(model: Any, rows: int, length: int) -> None:

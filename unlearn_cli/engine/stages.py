@@ -10,13 +10,14 @@ from typing import Any
 
 from unlearn_cli.api.evaluate import Harness
 from unlearn_cli.engine import alternates, imagined, titles
-from unlearn_cli.engine.asking import Asking, Cost
+from unlearn_cli.engine.asking import Asking, Cost, weight_bytes
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.estimate import Estimate
 from unlearn_cli.engine.evaluate import Evaluations, Job
 from unlearn_cli.engine.evaluate import title as evaluation_title
-from unlearn_cli.engine.fit import growth
+from unlearn_cli.engine.fit import KEPT, growth
 from unlearn_cli.engine.gradients import share_of
+from unlearn_cli.engine.imagined import Changed
 from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.engine.lora import adapt, find_adapted
@@ -46,7 +47,7 @@ class Stage:
     name: str
     """As the log calls it: `train`, `evaluate`, or a stress test by its own name."""
     title: str
-    """Likewise; of several evaluations with one title, this is all of them."""
+    """Likewise; an evaluation that is made after several steps is one stage."""
     count: int
     """What is there to do: steps, or rows."""
     unit: str
@@ -68,21 +69,25 @@ class Stages:
         """`skeleton` is of the target, as it is loaded but for 4 bits."""
         self.session, self.spec, self.work = session, session.spec, work
         self.encoder, self.speed, self.plain = encoder, speed, skeleton
-        self.evaluations = Evaluations(session)
-        trained = self._in_training()
-        saved = whole = 0
+        self.evaluations, trained = Evaluations(session), self._in_training()
+        self.saved = self.whole = 0
+        """Bytes that 4 bits save, and those that are there besides while no layer has them."""
         if self.spec.lora.base == "nf4":
-            saved, whole = rounded_away(trained), made_whole(trained)
-        self.before = Asking(skeleton, session.device, speed, saved, whole)
-        self.after = Asking(trained, session.device, speed, saved, whole)
-
-        accelerator = session.accelerator
-        self.micro_batch, step = imagined.unlearning(self.spec, work, trained, accelerator, speed)
-        self.step = replace(step, weights=step.weights - saved, peak=step.peak - saved)
+            self.saved, self.whole = rounded_away(trained), made_whole(trained)
+        self.before = weight_bytes(skeleton) - self.saved
+        """Bytes of the model before training; `after`, from then on."""
+        self.after = weight_bytes(trained) - self.saved
+        found = imagined.unlearning(self.spec, work, trained, session.accelerator, speed)
+        self.micro_batch, step = found
+        self.step = replace(step, weights=step.weights - self.saved, peak=step.peak - self.saved)
         """Of unlearning."""
+        # An adapter changes next to nothing in what it costs to ask a model: they are asked alike.
+        self.asking = Asking(skeleton, session.device, speed, self.whole)
+        self._costs: dict[tuple[str, ...], Cost] = {}
+        self._changes: dict[str, tuple[Changed, Stage]] = {}
 
     def __iter__(self) -> Iterator[Stage]:
-        spec, work, weights = self.spec, self.work, self.before.weights
+        spec, work, weights = self.spec, self.work, self.before
         if spec.target.base and self.session.bundle.retain:
             yield self._made(made_reference(self.session))
         if self._compares:
@@ -153,22 +158,22 @@ class Stages:
         prompts = [self.encoder.prompt(alternates.asked(row, table.prompt)) for row in rows]
         batches = alternates.in_batches(prompts, range(len(rows)))
         answered = [(len(b), len(prompts[b[0]]), table.max_new_tokens) for b in batches]
-        cost = self.before.cost(Asked([], answered, [])).times(table.count)
-        weights = self.before.weights
-        return self._asked("alternates", titles.ALTERNATES, len(rows), weights, cost)
+        cost = self.asking.cost(Asked([], answered, [])).times(table.count)
+        return self._asked("alternates", titles.ALTERNATES, len(rows), self.before, cost)
 
     def _referred(self, title: str, requests: Sequence[Request], weights: int) -> Stage:
         """A reference pass."""
         cost = Cost()
         for request in requests:
-            cost = cost.then(self.before.request(request, rows_at_once(self.spec)))
+            cost = cost.then(self.asking.request(request, rows_at_once(self.spec)))
         rows = sum(len(request.rows) for request in requests)
         return self._asked("reference_pass", title, rows, weights, cost)
 
     def _asked(self, name: str, title: str, rows: int, weights: int, cost: Cost) -> Stage:
         """A stage that does not train; the processes share it."""
         seconds = cost.seconds / self.session.accelerator.num_processes
-        return Stage(name, title, rows, "rows", weights + cost.memory, seconds)
+        memory = weights + round(cost.memory * (1 + KEPT))
+        return Stage(name, title, rows, "rows", memory, seconds)
 
     def _saliency(self) -> Stage:
         """The gradients of all that may be trained, in the first epoch, without an optimizer."""
@@ -181,23 +186,24 @@ class Stages:
         return Stage("saliency", titles.SALIENCY, count, "steps", memory, step.seconds * count)
 
     def _train(self) -> Stage:
-        stage = self._trained(
-            "train", titles.train(self.spec.method.name), self.work.plan, self.step
-        )
+        title = titles.train(self.spec.method.name)
+        stage = self._trained("train", title, self.work.plan, self.step)
         if not hasattr(self.work.method, "edit"):
             return stage
-        unchanged = self.before.weights  # it is loaded once more when training ends
-        at_end = self.step.weights + self.step.optimizer + unchanged
+        # The target is loaded once more when training ends.
+        at_end = self.step.weights + self.step.optimizer + self.before
         return replace(stage, memory=max(stage.memory or 0, at_end))
 
     def _on_the_way(self) -> Iterator[Stage]:
         """Evaluations between steps, with the optimizer and the stores beside the model."""
-        table, step = Timetable(self.spec, self.work.plan), self.step
+        table = Timetable(self.spec, self.work.plan)
         numbers = range(1, len(self.work.plan.steps) + 1)
         due = Counter(frozenset(table.evaluators(number)) for number in numbers)
-        besides = step.weights - self.after.weights + step.optimizer
+        there = self.step.weights + self.step.optimizer
         for names, times in due.items():
-            yield from self._evaluated("checkpoint", self.after, names, times, besides)
+            for stage in self._evaluated("checkpoint", there, names):
+                seconds = None if stage.seconds is None else stage.seconds * times
+                yield replace(stage, count=stage.count * times, seconds=seconds)
 
     def _at_the_end(self) -> Iterator[Stage]:
         """What was not measured after the last step."""
@@ -207,46 +213,51 @@ class Stages:
         yield from self._evaluated("unlearned", self.after, only)
 
     def _evaluated(
-        self,
-        label: str,
-        asking: Asking,
-        only: Collection[str] | None = None,
-        times: int = 1,
-        besides: int = 0,
+        self, label: str, there: int, only: Collection[str] | None = None
     ) -> Iterator[Stage]:
-        """An evaluation; `besides` are bytes beside the model."""
+        """An evaluation; `there` are the bytes of the model, and of what stays beside it."""
         memo, jobs = Memo(), self.evaluations.jobs_of(label, only)
-        for job in (job for job in jobs if job.scores_rows):
-            stage = self._measured(job, label, asking, memo, besides)
-            yield replace(stage, count=stage.count * times, seconds=times * (stage.seconds or 0))
+        together = [job for job in jobs if job.scores_rows]
+        for number, job in enumerate(together):
+            yield self._measured(job, label, there, memo, together[:number])
         for job in (job for job in jobs if not job.scores_rows):
             if job.changes:
-                yield from self._stressed(job, label, asking)
+                yield from self._stressed(job, label, there + self.whole)
             else:
-                yield self._measured(job, label, asking, Memo(), besides)
+                yield self._measured(job, label, there, Memo())
 
-    def _measured(self, job: Job, label: str, asking: Asking, memo: Memo, besides: int) -> Stage:
+    def _measured(
+        self, job: Job, label: str, there: int, memo: Memo, earlier: Sequence[Job] = ()
+    ) -> Stage:
+        """What a job asks that those before it have not."""
         title = evaluation_title(self.spec, label, job.name)
         if isinstance(job.inner, Harness):  # it does as it likes
             return Stage("evaluate", title, 0, "rows", None, None)
         metrics, probes = job.asked(self.session.bundle)
         asked = what_is_asked(self.encoder, probes, job.batch_size, metrics.needs, memo)
-        cost, weights = asking.cost(asked), asking.weights + besides
-        return self._asked("evaluate", title, len(probes), weights, cost)
+        key = (*(other.name for other in earlier), job.name)
+        if key not in self._costs:
+            self._costs[key] = self.asking.cost(asked)
+        return self._asked("evaluate", title, len(probes), there, self._costs[key])
 
-    def _stressed(self, job: Job, label: str, asking: Asking) -> Iterator[Stage]:
+    def _stressed(self, job: Job, label: str, there: int) -> Iterator[Stage]:
         """A change of the model, and the evaluation of what it became."""
-        weights, title = asking.weights + asking.whole, titles.stress(label, job.name)
+        if job.name not in self._changes:
+            self._changes[job.name] = self._changed(job)
+        changed, stage = self._changes[job.name]
+        memory = None if stage.memory is None else there + stage.memory
+        yield replace(stage, title=titles.stress(label, job.name), memory=memory)
+        yield self._measured(job, label, there + changed.kept, Memo())
+
+    def _changed(self, job: Job) -> tuple[Changed, Stage]:
+        """A change, and what it takes besides the model."""
         changed = imagined.change(job, self.session, self.encoder, self.plain, self.speed)
         if changed.reason:
-            yield Stage(job.name, title, 0, "steps", None, None)
-        else:
-            cost, steps, tokens = changed.cost, 0, 0
-            for besides, tuning in changed.tunings:
-                step, count = self._tuned(tuning), len(tuning.plan.steps)
-                grown = besides + growth(step, self.session.accelerator)
-                cost = cost.then(Cost(grown, step.seconds * count))
-                steps, tokens = steps + count, tokens + round(step.tokens * count)
-            memory = weights + cost.memory
-            yield Stage(job.name, title, steps, "steps", memory, cost.seconds, tokens)
-        yield self._measured(job, label, asking, Memo(), asking.whole + changed.kept)
+            return changed, Stage(job.name, "", 0, "steps", None, None)
+        cost, steps, tokens = changed.cost, 0, 0
+        for besides, tuning in changed.tunings:
+            step, count = self._tuned(tuning), len(tuning.plan.steps)
+            grown = besides + growth(step, self.session.accelerator)
+            cost = cost.then(Cost(grown, step.seconds * count))
+            steps, tokens = steps + count, tokens + round(step.tokens * count)
+        return changed, Stage(job.name, "", steps, "steps", cost.memory, cost.seconds, tokens)
