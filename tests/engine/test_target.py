@@ -112,7 +112,7 @@ def test_no_model_stays_in_memory(tmp_path: Path, entry: Path) -> None:
 
     def alive() -> int:
         gc.collect()
-        return sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())
+        return sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects())
 
     before = alive()
     session = Session(load_spec(str(tmp_path / "spec.toml")), Recorder())
