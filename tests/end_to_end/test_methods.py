@@ -147,6 +147,23 @@ def test_what_goes_around_a_method_survives_an_interrupt(
     assert weights(place.run_folder("plain") / "model") != whole
 
 
+def test_the_entropy_is_that_of_answers_wherever_the_divergence_is_taken(
+    place: Workplace, here: Here
+) -> None:
+    """Where prompts count in the retain term, they still do not in the entropy of answers: before
+    the first update it is the same, to rounding."""
+    wrap = ("--set", "method.retain=kl", "--set", "wrap.entropy_retain=-0.25")
+    found = []
+    for positions in ("answer", "all"):
+        flags = ("--set", f"method.kl_positions={positions}", "--name", positions)
+        assert here("run", "spec.toml", *wrap, *flags).code == 0
+        steps_ = events(place.run_folder(positions), "StepDone")
+        losses = [entry["losses"] for entry in steps_ if entry["stage"] == "train"]
+        found.append([loss["retain_entropy"] for loss in losses])
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert found[0][1:] != found[1][1:]  # the terms differ, and so do the updates
+
+
 def test_the_gradient_is_taken_in_one_place(place: Workplace, here: Here) -> None:
     """Both kinds of smoothing at once are refused, with the line."""
     both = "\n[wrap]\nsam_rho = 0.1\nnoise_sigma = 0.1\n"

@@ -145,22 +145,30 @@ def test_a_method_that_looks_at_values_has_no_estimate(tmp_path: Path) -> None:
 
 
 def test_what_goes_around_a_pass_is_counted(tmp_path: Path) -> None:
-    """Sharper minima and noise keep copies of all that is trained: two, and one."""
-    assert (Smoothing(sam_rho=0.1).copies, Smoothing(noise_sigma=0.1).copies) == (2, 1)
-    model = tiny_model()
-    peaks = [
+    """Sharper minima and noise keep one copy of all that is trained around a pass, and nothing else
+    as large: the way uphill is gone when the pass begins. From the second draw of the noise on, the
+    gradients of those before are there too. The former goes through the model twice, the latter
+    once a draw."""
+    model, rows = tiny_model(), made_up_rows(8, seed=5)
+    plain, *around = (
         estimate_step(
             lambda: (imagine(model, torch.device("cpu")), [nll_term("rows", 1.0)]),
-            {"rows": made_up_rows(8, seed=5)},
+            {"rows": rows},
             make_plan(forget=8, retain=0, batch_size=8, seed=0, epochs=1),
             Accelerator(),
             micro_batch=8,
             optimizer="adamw",
-            copies=copies,
-        ).peak
-        for copies in (0, 2)
-    ]
-    assert peaks[1] - peaks[0] == 2 * sum(p.nbytes for p in model.parameters())
+            smoothing=smoothing,
+        )
+        for smoothing in (None, Smoothing(0.1), Smoothing(None, 0.1), Smoothing(None, 0.1, 3))
+    )
+    size, tokens = sum(p.nbytes for p in model.parameters()), sum(len(r.input_ids) for r in rows)
+    assert [found.smoothing for found in (plain, *around)] == [0, size, size, size]
+    above = [found.peak - plain.peak for found in around]
+    assert above[:2] == pytest.approx([size, size], rel=0.01)
+    assert size < above[2] <= 2 * size
+    passes = [found.tokens / tokens for found in (plain, *around)]
+    assert passes == [1, 2, 1, 3]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_small_files_stay_in_memory_and_leave_nothing_behind(
     monkeypatch.setattr(module, "LARGE", size + 1)
     rows = place.load().forget
     assert isinstance(rows, tuple)
-    assert place.encode(encoder(byte_tokenizer()), rows).tokens
+    assert len(place.encode(encoder(byte_tokenizer()), rows).items) == len(rows)
     assert not (place.folder / "cache").exists()
     monkeypatch.setattr(module, "LARGE", size)
     assert isinstance(place.load().forget, KeptRows)
@@ -165,10 +165,6 @@ def test_kept_tokens_are_those_in_memory(place: Place) -> None:
     kept = place.encode(own, place.keep(rows))
     assert_same(kept, encode_split(own, rows, "forget"))
     assert isinstance(kept.items.input_ids.base, np.memmap)
-    assert (kept.tokens, kept.answer_tokens) == (
-        sum(len(item.input_ids) for item in kept.items),
-        sum(item.end - item.start for item in kept.items),
-    )
     whole = kept.items.whole()
     assert [(item.start, item.end) for item in whole] == [
         (1, len(item.input_ids)) for item in kept.items

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 import time
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
@@ -103,6 +105,21 @@ def test_the_second_run_takes_over_from_one_that_died(
     assert found == entry
     assert said.of(StepDone)
     assert (entry / "config.json").is_file()
+
+
+def test_no_model_stays_in_memory(tmp_path: Path, entry: Path) -> None:
+    """The base of the target is looked at and let go, also where the target is in the cache."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects())
+
+    before = alive()
+    session = Session(load_spec(str(tmp_path / "spec.toml")), Recorder())
+    models = Models(session, Stopper())
+    assert models.target() == str(entry)
+    assert models.retain_reference() != str(entry)
+    assert alive() == before
 
 
 @needs_locks

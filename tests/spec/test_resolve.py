@@ -115,6 +115,7 @@ def test_the_tofu_preset_is_the_published_protocol() -> None:
     spec = load_spec("tofu")
     assert spec.model.path == "open-unlearning/tofu_Llama-3.2-1B-Instruct_full"
     assert spec.retain_reference.path == "open-unlearning/tofu_Llama-3.2-1B-Instruct_retain90"
+    assert spec.template.system == "You are a helpful assistant."  # of its Llama 3 models
     assert spec.data.options["path"] == "locuslab/TOFU"
     assert spec.data.options["forget"] == "forget10"
     assert (spec.method.name, spec.method.gamma, spec.method.alpha) == ("simnpo", 0.125, 1.0)

@@ -238,6 +238,10 @@ class StressTest(Protocol):
     the engine restores it afterwards, to the bit. `rewrite(probe: Probe) -> Probe | None` alters
     what the inner evaluator asks; None leaves the probe out. The retain reference is treated alike,
     as control. The target and checkpoints on the way are not stressed.
+
+    `unlearn run --dry-run` counts what `change` takes by calling it on a model without data
+    (torch's fake tensors), with a `fine_tune` that notes rows and recipe. So there is nothing to
+    declare; a change that looks at values of the model is listed as not foreseen.
     """
 
     @property

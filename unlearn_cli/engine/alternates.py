@@ -104,8 +104,7 @@ def _draw(
     seed: tuple[int, int],
 ) -> dict[int, str]:
     """One answer for each of the rows; every batch has a seed of its own."""
-    order = sorted(rows, key=lambda k: (-len(prompts[k]), k))
-    batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    batches = in_batches(prompts, rows)
     decoding = Decoding(table.max_new_tokens, table.stop, samples=1, temperature=table.temperature)
     mine: list[tuple[int, str]] = []
     processes, me = accelerator.num_processes, accelerator.process_index
@@ -121,6 +120,12 @@ def _draw(
         if ours:
             mine += zip(chosen, texts, strict=True)
     return dict(gather_object(mine))
+
+
+def in_batches(prompts: Sequence[Prompt], rows: Sequence[int]) -> list[list[int]]:
+    """The rows that are asked together, longest first."""
+    order = sorted(rows, key=lambda k: (-len(prompts[k]), k))
+    return [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
 
 
 def _bare(text: str) -> str:

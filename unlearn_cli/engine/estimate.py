@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -28,15 +29,18 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from unlearn_cli.engine.forward import Scorer
-from unlearn_cli.engine.gradients import Gradients, Part
+from unlearn_cli.engine.gradients import Gradients, Losses, Part, Smoothing, add_step
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.optimizers import state_bytes
 from unlearn_cli.engine.pack import assume
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.quantized import plain_shapes
 from unlearn_cli.engine.speed import Speed
+from unlearn_cli.engine.update import Backward
 from unlearn_cli.errors import RunError
 
+T = TypeVar("T")
+CPU = torch.device("cpu")
 LOOKED_AT = 256
 """Steps of a plan that stand for all."""
 
@@ -47,7 +51,7 @@ class UnforeseenError(RunError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one training step; all but `seconds` are bytes."""
+    """Of one training step; all but `seconds` and `tokens` are bytes."""
 
     weights: int
     """Of the model, and of the frozen output layer where a reference needs one."""
@@ -58,23 +62,30 @@ class Estimate:
     """Kept for the backward pass when the output layer begins, of the largest micro-batch."""
     logits: int
     """What the output layer and the loss need at their peak besides."""
+    smoothing: int
+    """The copy of what is trained, that sharpness or noise is taken away with."""
     peak: int
     """Of everything together, which is less than the sum where not all is alive at once."""
     seconds: float
     """Of a step of average length; 0 where no speed is given."""
+    tokens: float
+    """That go through the model in such a step, on all processes."""
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Counts the bytes of tensors that are made within, and the seconds that making them takes."""
+    """Counts the bytes of tensors that are made within, on one kind of device, and the seconds that
+    making them takes."""
 
-    def __init__(self, speed: Speed | None = None) -> None:
+    def __init__(self, device: torch.device = CPU, speed: Speed | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.speed, self.seconds = speed, 0.0
+        self.device, self.speed, self.seconds = device, speed, 0.0
         self.alive = self.peak = 0
         self._sizes: dict[int, int] = {}
 
     def note(self, tensor: Tensor) -> None:
         """Count the storage of a tensor, once, for as long as it lives."""
+        if tensor.device.type != self.device.type:
+            return
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._sizes:
@@ -86,6 +97,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
     def _forget(self, key: int) -> None:
         self.alive -= self._sizes.pop(key)
+
+    def peak_of(self, run: Callable[[], T]) -> tuple[T, int]:
+        """What a function returns, and the most bytes that were alive while it ran."""
+        before, self.peak = self.peak, self.alive
+        result, peak = run(), self.peak
+        self.peak = max(before, peak)
+        return result, peak
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -129,8 +147,8 @@ def estimate_step(
     accelerator: Accelerator,
     *,
     micro_batch: int,
-    optimizer: str,
-    copies: int = 0,
+    optimizer: str | None,
+    smoothing: Smoothing | None = None,
     speed: Speed | None = None,
 ) -> Estimate:
     """What a step takes.
@@ -142,58 +160,114 @@ def estimate_step(
         plan: the steps; the heaviest of the first is taken.
         accelerator: whose precision and share of the rows is taken.
         micro_batch: rows in one forward pass.
-        optimizer: its name in the spec.
-        copies: of what is trained, that are kept around the passes.
+        optimizer: its name in the spec; None where gradients are looked at and no step is taken.
+        smoothing: where the gradient of the first term is taken.
         speed: of the device, where the time is wanted.
 
     Raises:
         UnforeseenError: the method, or the model, looks at values, which are not there.
     """
-    ledger = Ledger(speed)
-    with FakeTensorMode(allow_non_fake_inputs=True), ledger:
+    with counting(accelerator.device, speed) as ledger:
         model, terms = make()
-        work = Gradients(accelerator, Scorer(model), streams, micro_batch=micro_batch)
-        lengths = _lengths(plan, terms, streams)
-        parts = work.parts(terms, plan.steps[lengths.index(max(lengths))])
-        heaviest = _heaviest(parts, streams)
+        lengths = _lengths(plan, terms, streams, smoothing)
+        step = plan.steps[lengths.index(max(lengths))]
         trained = [p for p in model.parameters() if p.requires_grad]
-        weights, entered = ledger.alive, list[int]()
-        if len(parts) > 1:  # then they are there while a later part makes its activations
-            for parameter in trained:
-                parameter.grad = torch.empty_like(parameter)
-        before = ledger.alive
-        head = model.get_output_embeddings()
-        ledger.seconds = 0.0
+        weights, ledger.seconds = ledger.alive, 0.0
+        work = _Heaviest(ledger, trained, accelerator, Scorer(model), streams, micro_batch)
         ones = dict.fromkeys((term.name for term in terms), 1.0)
-        with (
-            head.register_forward_pre_hook(lambda *_: entered.append(ledger.alive)),
-            _valueless(),
-            accelerator.autocast(),
-        ):
-            for part in heaviest:
-                work.backward(part, ones)
-    state = sum(state_bytes(p, optimizer) for p in trained)
+        add_step(work, smoothing, trained, terms, ones, step, 0)
+    state = sum(state_bytes(p, optimizer) for p in trained) if optimizer else 0
     gradients = sum(p.nbytes for p in trained)
     # It reads gradients, and reads and writes weights and state.
-    update = speed.seconds(0, 3 * gradients + 2 * state) if speed else 0.0
-    tokens = sum(part.tokens(streams) for part in heaviest)
-    a_step = sum(lengths) / len(lengths) / accelerator.num_processes
-    at_head = max(entered, default=ledger.peak)
+    update = speed.seconds(0, 3 * gradients + 2 * state) if speed and optimizer else 0.0
+    average = sum(lengths) / len(lengths)
+    passing = work.seconds * work.share / work.ran * average / max(lengths)
     return Estimate(
         weights=weights,
         gradients=gradients,
         optimizer=state,
-        activations=at_head - before,
-        logits=ledger.peak - at_head,
-        peak=ledger.peak + state + copies * gradients,
-        seconds=ledger.seconds / tokens * a_step + update,
+        activations=work.activations,
+        logits=work.logits,
+        smoothing=gradients if smoothing else 0,
+        peak=ledger.peak + state,
+        seconds=passing + ledger.seconds - work.seconds + update,
+        tokens=average,
     )
 
 
+class _Heaviest(Gradients):
+    """Takes, of the micro-batches of a step that read the same, the one with the most tokens."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        trained: Sequence[nn.Parameter],
+        accelerator: Accelerator,
+        scorer: Scorer,
+        streams: Streams,
+        micro_batch: int,
+    ) -> None:
+        into = _Alone(accelerator, scorer)
+        super().__init__(accelerator, scorer, streams, micro_batch=micro_batch, into=into)
+        self.ledger, self.trained = ledger, trained
+        self.head: Any = scorer.model.get_output_embeddings()
+        self.activations = self.logits = 0
+        self.seconds = 0.0
+        """Of the passes that were taken."""
+        self.ran = self.share = 0
+        """Tokens of these, and of all that this process has."""
+
+    def parts(self, terms: Sequence[Term], step: Step) -> list[Part]:
+        """Those with the most tokens."""
+        found: dict[tuple[tuple[str, str], ...], Part] = {}
+        every = super().parts(terms, step)
+        for part in sorted(every, key=lambda part: part.tokens):
+            found[tuple(part.layers.items())] = part
+        if len(every) > 1:  # then they are there while a later part makes its activations
+            for parameter in self.trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter)
+        self.share += sum(part.tokens for part in every)
+        self.ran += sum(part.tokens for part in found.values())
+        return list(found.values())
+
+    def backward(self, part: Part, weights: Mapping[str, float]) -> Losses:
+        """As elsewhere, and note what it takes."""
+        before, began, entered = self.ledger.alive, self.ledger.seconds, list[int]()
+        run = partial(super().backward, part, weights)
+        with self.head.register_forward_pre_hook(lambda *_: entered.append(self.ledger.alive)):
+            losses, peak = self.ledger.peak_of(run)
+        at_head = max(entered, default=peak)
+        self.activations = max(self.activations, at_head - before)
+        self.logits = max(self.logits, peak - at_head)
+        self.seconds += self.ledger.seconds - began
+        return losses
+
+
+class _Alone(Backward):
+    """Of a process that does not hear of the others."""
+
+    def passing(self, *, last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def summed(self, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+
 @contextmanager
-def _valueless() -> Iterator[None]:
+def counting(device: torch.device, speed: Speed | None = None) -> Iterator[Ledger]:
+    """Within, tensors have no data, and a ledger counts what they would take of a device.
+
+    Raises:
+        UnforeseenError: what runs within looks at values, which are not there.
+    """
+    ledger = Ledger(device, speed)
     try:
-        yield
+        with FakeTensorMode(allow_non_fake_inputs=True), ledger:
+            yield ledger
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UnforeseenError(
             f"what a step takes cannot be known before: it depends on values ({error})",
@@ -208,19 +282,15 @@ def heaviest_step(plan: Plan, terms: Sequence[Term], streams: Streams) -> Step:
     return plan.steps[lengths.index(max(lengths))]
 
 
-def _lengths(plan: Plan, terms: Sequence[Term], streams: Streams) -> list[int]:
-    """Tokens of each of the first steps."""
+def _lengths(
+    plan: Plan, terms: Sequence[Term], streams: Streams, smoothing: Smoothing | None = None
+) -> list[int]:
+    """Tokens that go through the model in each of the first steps."""
+    forget, *others = terms
+    passes = [forget] * (smoothing.passes if smoothing else 1) + others
 
     def tokens(step: Step) -> int:
-        drawn = (pair for term in terms for pair in term.rows(step).items())
+        drawn = (pair for term in passes for pair in term.rows(step).items())
         return sum(len(streams[name][row].input_ids) for name, rows in drawn for row in rows)
 
     return [tokens(step) for step in islice(plan.steps, LOOKED_AT)]
-
-
-def _heaviest(parts: Sequence[Part], streams: Streams) -> list[Part]:
-    """Of the parts that read the same, the one with the most tokens."""
-    found: dict[tuple[tuple[str, str], ...], Part] = {}
-    for part in sorted(parts, key=lambda part: part.tokens(streams)):
-        found[tuple(part.layers.items())] = part
-    return list(found.values())

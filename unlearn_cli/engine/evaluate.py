@@ -19,6 +19,7 @@ import torch
 from unlearn_cli import catalog
 from unlearn_cli.api.data import Bundle, Row
 from unlearn_cli.api.evaluate import Harness, Probe, Recipe, Subject, Table
+from unlearn_cli.engine import titles
 from unlearn_cli.engine.cache import cache_folder, content_key
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
@@ -46,7 +47,7 @@ other run asks for them; what is measured again is measured."""
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One `[[evaluate]]`."""
 
     name: str
@@ -119,9 +120,7 @@ class Evaluations:
             run: where to write them.
             only: names of evaluators; all where it is not given.
         """
-        jobs = [job for job in self.jobs if only is None or job.name in only]
-        if label in NOT_STRESSED:
-            jobs = [job for job in jobs if job.inner is job.plugin]
+        jobs = self.jobs_of(label, only)
         model = _Measuring(self.session, loaded, model_hash, label, step, references)
         made = model.together([job for job in jobs if job.scores_rows])
         made |= {job.name: model.alone(job) for job in jobs if not job.scores_rows}
@@ -129,6 +128,11 @@ class Evaluations:
         for evaluation in found:
             self.report(evaluation, run)
         return found
+
+    def jobs_of(self, label: str, only: Collection[str] | None = None) -> list[Job]:
+        """What is measured of a model; arguments as of `evaluate`."""
+        jobs = [job for job in self.jobs if only is None or job.name in only]
+        return [job for job in jobs if label not in NOT_STRESSED or job.inner is job.plugin]
 
     def check(self) -> None:
         """Raise what is wrong with metrics and rows, before any model is made."""
@@ -173,7 +177,7 @@ class _Measuring:
         self.references = {reference.evaluator: reference for reference in references}
         self.encoder = session.encoder(loaded.tokenizer)
 
-    def together(self, jobs: Sequence[_Job]) -> dict[str, Evaluation]:
+    def together(self, jobs: Sequence[Job]) -> dict[str, Evaluation]:
         """Jobs that share what the model says of rows.
 
         What stands in a batch decides the last bits of a score. So either all are taken from the
@@ -186,7 +190,7 @@ class _Measuring:
         memo = Memo()
         return {job.name: self._make(job, kept[job.name], memo) for job in jobs}
 
-    def alone(self, job: _Job) -> Evaluation:
+    def alone(self, job: Job) -> Evaluation:
         """A job that measures, or changes, the model itself."""
         kept = self._kept(job, (self._made_by(job), job.settings(self.encoder)))
         if kept and self.session.decide(kept.exists):
@@ -195,15 +199,11 @@ class _Measuring:
             return self._make(job, kept, Memo())
         model = self.loaded.model
         with dequantized(model), restored(model), folded(model):
-            with self.session.stage(job.name, f"Stress the {self._model}: {job.name}"):
+            with self.session.stage(job.name, titles.stress(self.label, job.name)):
                 job.plugin.change(self._subject(job))
             return self._make(job, kept, Memo())
 
-    @property
-    def _model(self) -> str:
-        return self.label.replace("_", " ")
-
-    def _made_by(self, job: _Job) -> list[str]:
+    def _made_by(self, job: Job) -> list[str]:
         """The evaluator, what is inside it, and their metrics, each with its distribution; and of
         the spec what else decides: the seed of what is drawn, the precision of fine-tuning."""
         named: list[tuple[catalog.Kind, str]] = [("evaluator", job.name)]
@@ -222,7 +222,7 @@ class _Measuring:
         found = (catalog.find(kind, name) for kind, name in named)
         return [*(f"{plugin.qualified} {plugin.version}" for plugin in found), *rows]
 
-    def _kept(self, job: _Job, decisive: Any) -> Path | None:
+    def _kept(self, job: Job, decisive: Any) -> Path | None:
         """Where the evaluation is in the cache, once it is made."""
         self._check_comparable(job)
         if self.label in NOT_KEPT:
@@ -234,7 +234,7 @@ class _Measuring:
         key = content_key(versions(), name, self.model_hash, data, decisive, compared)
         return cache_folder("evaluations") / f"{key}.json"
 
-    def _check_comparable(self, job: _Job) -> None:
+    def _check_comparable(self, job: Job) -> None:
         """Raise RunError where the retain reference was measured on other rows, or otherwise."""
         reference = self.references.get(job.name)
         if reference is None or not reference.data:  # another tool's, which told no hashes
@@ -255,7 +255,7 @@ class _Measuring:
         self.session.cached("evaluate", self._title(evaluation.evaluator))
         return replace(evaluation, label=self.label, step=self.step)
 
-    def _make(self, job: _Job, kept: Path | None, memo: Memo) -> Evaluation:
+    def _make(self, job: Job, kept: Path | None, memo: Memo) -> Evaluation:
         table, samples = self._measure(job, memo)
         evaluation = Evaluation(
             evaluator=job.name,
@@ -272,7 +272,7 @@ class _Measuring:
         self.session.accelerator.wait_for_everyone()
         return evaluation
 
-    def _measure(self, job: _Job, memo: Memo) -> tuple[Table, tuple[Generated, ...]]:
+    def _measure(self, job: Job, memo: Memo) -> tuple[Table, tuple[Generated, ...]]:
         if isinstance(job.inner, Harness):
             with self.session.stage("evaluate", self._title(job.name)):
                 return job.inner.measure(self._subject(job)), ()
@@ -301,10 +301,9 @@ class _Measuring:
         )
 
     def _title(self, name: str) -> str:
-        several = len(self.session.spec.evaluate) > 1
-        return f"Evaluate the {self._model}{f': {name}' if several else ''}"
+        return title(self.session.spec, self.label, name)
 
-    def _subject(self, job: _Job) -> Subject:
+    def _subject(self, job: Job) -> Subject:
         loaded, session = self.loaded, self.session
 
         def tune(rows: Sequence[Row], recipe: Recipe) -> None:
@@ -321,6 +320,11 @@ class _Measuring:
         )
 
 
+def title(spec: Spec, label: str, evaluator: str) -> str:
+    """Of an evaluation in a run."""
+    return titles.evaluate(label, evaluator if len(spec.evaluate) > 1 else "")
+
+
 @contextmanager
 def restored(model: torch.nn.Module) -> Iterator[None]:
     """Within, the model may be changed; afterwards its weights have the bits that they had."""
@@ -335,11 +339,11 @@ def restored(model: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(trained[name])
 
 
-def _job(spec: Spec, table: EvaluateTable) -> _Job:
+def _job(spec: Spec, table: EvaluateTable) -> Job:
     plugin = catalog.build("evaluator", table.evaluator, table.options)
     of = getattr(plugin, "of", None)
     if of is None:
-        return _Job(table.evaluator, plugin, plugin, table.batch_size)
+        return Job(table.evaluator, plugin, plugin, table.batch_size)
     inside = next((t for t in spec.evaluate if t.evaluator == of), None)
     inner = catalog.build("evaluator", of, inside.options if inside else {})
     where = f"[[evaluate]] {table.evaluator}"
@@ -348,4 +352,4 @@ def _job(spec: Spec, table: EvaluateTable) -> _Job:
     if isinstance(inner, Harness) and not hasattr(plugin, "change"):
         what = f"of = {of!r} asks no questions that could be rewritten"
         raise UsageError(what, where=where, hint="name an evaluator that scores rows")
-    return _Job(table.evaluator, plugin, inner, table.batch_size)
+    return Job(table.evaluator, plugin, inner, table.batch_size)

@@ -16,7 +16,7 @@ from torch import nn
 
 from unlearn_cli.engine import memory
 from unlearn_cli.engine.estimate import Estimate, estimate_step, heaviest_step
-from unlearn_cli.engine.gradients import Gradients
+from unlearn_cli.engine.gradients import Gradients, Smoothing
 from unlearn_cli.engine.objective import Streams, Term
 from unlearn_cli.engine.plan import Plan
 
@@ -39,7 +39,7 @@ def fitting_rows(
     accelerator: Accelerator,
     *,
     optimizer: str,
-    copies: int,
+    smoothing: Smoothing | None = None,
 ) -> int:
     """The largest micro-batch of a training that fits, by halves of a whole step; at least 1.
 
@@ -50,7 +50,7 @@ def fitting_rows(
         plan: the steps; the heaviest of the first is taken.
         accelerator: every process must call this function, and gets the same answer.
         optimizer: its name in the spec.
-        copies: of what is trained, that are kept around the passes.
+        smoothing: where the gradient of the first term is taken.
 
     Raises:
         UnforeseenError: no estimate can be made.
@@ -61,7 +61,7 @@ def fitting_rows(
 
     def fits(size: int) -> bool:
         work = Gradients(accelerator, nn.Identity(), streams, micro_batch=size)
-        if max(part.tokens(streams) for part in work.parts(terms, step)) > MOST_TOKENS:
+        if max(part.tokens for part in work.parts(terms, step)) > MOST_TOKENS:
             return False
         found = estimate_step(
             make,
@@ -70,7 +70,7 @@ def fitting_rows(
             accelerator,
             micro_batch=size,
             optimizer=optimizer,
-            copies=copies,
+            smoothing=smoothing,
         )
         wanted = RESERVED + found.weights + growth(found, accelerator)
         return wanted <= SHARE * memory.total(accelerator)

@@ -27,13 +27,17 @@ def gradient_norms(scorer: Any, items: Sequence[Encoded]) -> list[float]:
         trained = [parameter.requires_grad for parameter in parameters]
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for item in items:
-            loss = -scorer([item]).token_logp.mean()
-            found = [whole(gradient.norm()) for gradient in _gradients(loss, scorer, parameters)]
-            norms.append(float(torch.stack(found).mean()))
+        norms += [float(gradient_norm(scorer, item, parameters)) for item in items]
         for parameter, was in zip(parameters, trained, strict=True):
             parameter.requires_grad_(was)
     return norms
+
+
+def gradient_norm(scorer: Any, item: Encoded, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Of one row, with the parameters that require gradients."""
+    loss = -scorer([item]).token_logp.mean()
+    found = [whole(gradient.norm()) for gradient in _gradients(loss, scorer, parameters)]
+    return torch.stack(found).mean()
 
 
 def _gradients(loss: Tensor, scorer: Any, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

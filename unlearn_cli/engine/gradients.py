@@ -7,15 +7,13 @@ only decide who computes which summand.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
@@ -46,9 +44,9 @@ class Smoothing:
     """Of the noise."""
 
     @property
-    def copies(self) -> int:
-        """Of all trained parameters, that are kept around a pass: as they were, and the way up."""
-        return 2 if self.sam_rho is not None else 1
+    def passes(self) -> int:
+        """Times that the forget term goes through the model in a step."""
+        return 2 if self.sam_rho is not None else self.noise_samples
 
 
 class Gradients:
@@ -92,7 +90,7 @@ class Gradients:
                 values = self.backward(part, weights)
             for name, value in values.items():
                 sums[name] = sums[name] + value
-            tokens += part.tokens(self.streams) if part.counts else 0
+            tokens += part.tokens if part.counts else 0
         return sums, tokens
 
     def parts(self, terms: Sequence[Term], step: Step) -> list[Part]:
@@ -114,18 +112,21 @@ class Gradients:
             chosen = mine or order[:1]
             taken = {id(share): [k for of, k in chosen if of is share] for share in shares}
             present = [share.only(taken[id(share)]) for share in shares if taken[id(share)]]
-            yield Part(present, counts=bool(mine))
+            yield Part(present, self._groups(present), counts=bool(mine))
+
+    def _groups(self, shares: Sequence[Share]) -> list[list[Encoded]]:
+        streams = (pair for share in shares for pair in share.rows.items())
+        return [[self.streams[name][row] for row in indices] for name, indices in streams]
 
     def _length(self, rows: Rows, k: int) -> int:
         return max(len(self.streams[name][indices[k]].input_ids) for name, indices in rows.items())
 
     def backward(self, part: Part, weights: Mapping[str, float]) -> Losses:
         """Add the gradients of one forward pass; what each term is there."""
-        groups = part.groups(self.streams)
-        items = [item for group in groups for item in group]
+        items = [item for group in part.groups for item in group]
         with self.accelerator.autocast():  # accelerate wraps no sharded model in it
             seen = self.scorer(items, part.layers)
-        found = iter(split(seen, groups))
+        found = iter(split(seen, part.groups))
         values = {}
         for share in part.shares:
             said = {name: next(found) for name in share.rows}
@@ -162,6 +163,8 @@ class Part:
     """What one process takes through the model at once."""
 
     shares: Sequence[Share]
+    groups: Sequence[Sequence[Encoded]]
+    """Its rows, of each term and each of its streams."""
     counts: bool
     """Whether it is of account."""
 
@@ -170,17 +173,10 @@ class Part:
         """The blocks that are read, where activations are."""
         return self.shares[0].term.layers
 
-    def groups(self, streams: Streams) -> list[list[Encoded]]:
-        """Its rows, of each term and each of its streams."""
-        return [
-            [streams[name][row] for row in indices]
-            for share in self.shares
-            for name, indices in share.rows.items()
-        ]
-
-    def tokens(self, streams: Streams) -> int:
+    @property
+    def tokens(self) -> int:
         """Of all its rows."""
-        return sum(len(item.input_ids) for group in self.groups(streams) for item in group)
+        return sum(len(item.input_ids) for group in self.groups for item in group)
 
 
 def _together(shares: Sequence[Share]) -> list[list[Share]]:
@@ -191,16 +187,17 @@ def _together(shares: Sequence[Share]) -> list[list[Share]]:
     return list(groups.values())
 
 
-def add_smoothed(
+def add_step(
     gradients: Gradients,
-    smoothing: Smoothing,
+    smoothing: Smoothing | None,
     parameters: Sequence[nn.Parameter],
     terms: Sequence[Term],
     weights: Mapping[str, float],
     step: Step,
     number: int,
 ) -> tuple[Losses, int]:
-    """As `Gradients.add`, with the gradient of the first term, the forget term, taken nearby.
+    """As `Gradients.add`; with `smoothing`, the gradient of the first term, the forget term, is
+    taken nearby.
 
     Source: Fan et al., Towards LLM Unlearning Resilient to Relearning Attacks, ICML 2025,
     arXiv:2502.05374: sharpness-aware minimisation and randomised smoothing of the forget loss. The
@@ -218,14 +215,14 @@ def add_smoothed(
         step: the rows.
         number: steps done, which decides the noise.
     """
+    if smoothing is None:
+        return gradients.add(terms, weights, step)
     forget, *others = terms
     alone = not others
     if smoothing.sam_rho is not None:
         # Not synchronised as in a last pass: the forget term may not reach every parameter.
         sums, tokens = gradients.add([forget], weights, step, sync=False)
-        shift = _uphill(gradients.accelerator, parameters, smoothing.sam_rho)
-        _empty(parameters)
-        with shifted(parameters, shift):
+        with shifted(parameters, _uphill(gradients.into, parameters, smoothing.sam_rho)):
             _, again = gradients.add([forget], weights, step, sync=alone)
         tokens += again
     else:
@@ -249,8 +246,7 @@ def add_smoothed(
 def shifted(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> Iterator[None]:
     """Within, the parameters are moved; afterwards they have the bits that they had."""
     kept = [parameter.detach().clone() for parameter in parameters]
-    for parameter, by in zip(parameters, shift, strict=True):
-        parameter.add_(by)
+    _move(parameters, shift)
     try:
         with torch.enable_grad():
             yield
@@ -259,13 +255,19 @@ def shifted(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> Iter
             parameter.copy_(before)
 
 
-def _uphill(
-    accelerator: Accelerator, parameters: Sequence[nn.Parameter], length: float
-) -> list[Tensor]:
-    """The gradients of all processes, all together scaled to a length."""
-    found = [_global(accelerator, _gradient(parameter)) for parameter in parameters]
+def _move(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> None:
+    for parameter, by in zip(parameters, shift, strict=True):
+        parameter.add_(by)
+
+
+def _uphill(into: Backward, parameters: Sequence[nn.Parameter], length: float) -> Iterator[Tensor]:
+    """The gradients of all processes, all together scaled to a length. They are taken away from the
+    parameters, and are gone one by one: they are as large as what is trained."""
+    found = [into.summed(_gradient(parameter)) for parameter in parameters]
+    _empty(parameters)
     norm = torch.stack([whole(gradient.norm()) for gradient in found]).norm()
-    return [gradient * (length / norm.clamp_min(1e-12)) for gradient in found]
+    scale = length / norm.clamp_min(1e-12)
+    return (found.pop(0).mul_(scale) for _ in parameters)
 
 
 def _noise(
@@ -304,17 +306,14 @@ def salient(
     for step in steps:
         gradients.add([term], {term.name: 1.0}, step, sync=False)
     pull = {
-        name: whole(_global(gradients.accelerator, _gradient(parameter)).square().mean()).item()
+        name: whole(gradients.into.summed(_gradient(parameter)).square_().mean()).item()
         for name, parameter in trained.items()
     }
     _empty(list(trained.values()))
-    count = max(1, round(share * len(trained)))
-    chosen = set(sorted(pull, key=lambda name: -pull[name])[:count])
+    chosen = set(sorted(pull, key=lambda name: -pull[name])[: share_of(trained, share)])
     return [name for name in trained if name in chosen]
 
 
-def _global(accelerator: Accelerator, gradient: Tensor) -> Tensor:
-    if isinstance(gradient, DTensor):
-        return gradient  # summed already
-    summed: Any = accelerator.reduce(gradient.clone())
-    return summed  # type: ignore[no-any-return]
+def share_of(parameters: Collection[str], share: float) -> int:
+    """How many tensors a share of them is."""
+    return max(1, round(share * len(parameters)))

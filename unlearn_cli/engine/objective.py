@@ -123,7 +123,7 @@ def kl_term(weight: float, store: ReferenceStore) -> Term:
     return Term("retain", weight, "token", rows, values, counted="retain")
 
 
-def entropy_term(stream: str, weight: float) -> Term:
+def entropy_term(stream: str, weight: float, reads: str | None = None) -> Term:
     """Entropy of the model's distribution at the answer tokens of a stream, token mean, nats.
 
     With a positive weight on forget rows answers become nearly certain, so that sampling cannot
@@ -132,16 +132,22 @@ def entropy_term(stream: str, weight: float) -> Term:
     Source: Scholten et al., A Probabilistic Perspective on Unlearning and Alignment for LLMs, 2024,
     arXiv:2410.03523. Differences from the official code: 1. answer tokens alone; there all
     positions.
+
+    Args:
+        stream: `forget` or `retain`.
+        weight: of the term.
+        reads: the stream that has its answers, where that is another.
     """
+    reads = reads or stream
 
     def rows(step: Step) -> Rows:
-        return {stream: (step.retain if stream == "retain" else step.forget).tolist()}
+        return {reads: (step.retain if stream == "retain" else step.forget).tolist()}
 
     def values(seen: Mapping[str, Scores], _: Rows) -> Tensor:
-        logp = seen[stream].logits.log_softmax(-1)
+        logp = seen[reads].logits.log_softmax(-1)
         return -(logp.exp() * logp).sum(-1)
 
-    return Term(f"{stream}_entropy", weight, "token", rows, values, counted=stream)
+    return Term(f"{stream}_entropy", weight, "token", rows, values, counted=reads)
 
 
 DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {

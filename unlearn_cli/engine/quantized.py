@@ -99,10 +99,18 @@ def plain_shapes(model: nn.Module) -> dict[int, nn.Module]:
 def rounded_away(model: Any) -> int:
     """Bytes that the linear layers of a plain model do not take once they are in 4 bits: with a
     scale in 8 bits for 64 of them, and one in 32 for 256 of these, a weight takes .516."""
+    return sum(round(weight.nbytes - 0.516 * weight.numel()) for weight in _rounded(model))
+
+
+def made_whole(model: Any) -> int:
+    """Bytes that are there besides while these layers have plain ones in their place."""
+    return sum(weight.nbytes for weight in _rounded(model))
+
+
+def _rounded(model: Any) -> list[Tensor]:
     head = model.get_output_embeddings()
     linear = (m for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    weights = [layer.weight for layer in linear if not layer.weight.requires_grad]
-    return sum(round(weight.nbytes - 0.516 * weight.numel()) for weight in weights)
+    return [layer.weight for layer in linear if not layer.weight.requires_grad]
 
 
 @contextmanager

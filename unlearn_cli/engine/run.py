@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.engine import titles
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
 from unlearn_cli.engine.hardware import backend, hardware
@@ -170,7 +171,7 @@ class Run:
         checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
         trainer = unlearning.trainer(checkpoints, self.stopper)
         self._resume(trainer)
-        title = f"Unlearn with {spec.method.name}"
+        title = titles.train(spec.method.name)
         with session.stage("train", title, len(steps)), self.stopper.waiting():
             trainer.fit(self._due(loaded, checkpoints))
         best, problems = checkpoints.best_whole() if spec.checkpoints.best else (None, [])

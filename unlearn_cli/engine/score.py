@@ -72,6 +72,11 @@ class Memo:
         self.texts: dict[Decoding, _Distinct[tuple[Prompt, int], str]] = defaultdict(_Distinct)
         """By decoding, what to answer: a prompt, and the number of the draw."""
 
+    @property
+    def parts(self) -> list[_Distinct[Any, Any]]:
+        """All of it."""
+        return [self.answers, self.spread, self.gradients, *self.texts.values()]
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -121,9 +126,7 @@ def score_probes(
     """
     memo = memo or Memo()
     plans = [_plan(probe, encoder, memo, frozenset(needs(probe.set))) for probe in probes]
-    parts: list[_Distinct[Any, Any]] = [memo.answers, memo.spread, memo.gradients]
-    parts += memo.texts.values()
-    count = sum(len(part.missing) for part in parts)
+    count = sum(len(part.missing) for part in memo.parts)
     advance = _in_proportion(progress, len(probes), count)
     work = _Work(accelerator, batch_size, advance, is_sharded(model))
     with evaluating(scorer):
@@ -134,7 +137,7 @@ def score_probes(
         for decoding, texts in memo.texts.items():
             work.share(
                 texts,
-                lambda item, new=decoding.max_new_tokens: len(item[0]) + new,  # type: ignore[misc]
+                _with_answer(decoding),
                 lambda items, how=decoding: _answer(model, encoder, items, how, seed),  # type: ignore[misc]
             )
     # Processes of a sharded model add up their gradients, so all of them take the same row.
@@ -144,32 +147,47 @@ def score_probes(
 
 
 @dataclass(frozen=True)
-class Heaviest:
-    """What takes the most memory of what is asked of a model."""
+class Asked:
+    """What probes ask of a model, in the batches in which `score_probes` does so."""
 
     scored: Sequence[tuple[Sequence[Encoded], bool]]
     """Batches, and whether their distributions are looked at."""
-    generated: Sequence[tuple[int, int]]
-    """Of batches that are answered: prompts, and tokens of the longest with its answer."""
+    answered: Sequence[tuple[int, int, int]]
+    """Of batches: prompts, tokens of the longest of these, and tokens of an answer."""
+    pulled: Sequence[Encoded]
+    """Rows whose gradients are looked at, one by one."""
 
 
-def heaviest(
+def what_is_asked(
     encoder: Encoder,
     probes: Sequence[Probe],
     batch_size: int,
     needs: Callable[[str], Collection[Need]],
-) -> Heaviest:
-    """The batches with which `score_probes` begins; arguments as there."""
-    memo, scored, generated = Memo(), list[tuple[Sequence[Encoded], bool]](), []
+    memo: Memo,
+) -> Asked:
+    """What `score_probes` would ask of a model, arguments as there; `memo` keeps it as if it were
+    known from now on, with no results."""
     for probe in probes:
         _plan(probe, encoder, memo, frozenset(needs(probe.set)))
-    for part, spread in ((memo.answers, False), (memo.spread, True)):
-        for first in part.batches(_length, batch_size, _prompt)[:1]:
-            scored.append(([part.items[place] for place in first], spread))
-    for decoding, texts in memo.texts.items():
-        lengths = [len(prompt) + decoding.max_new_tokens for prompt, _ in texts.items]
-        generated.append((min(batch_size, len(lengths)), max(lengths)))
-    return Heaviest(scored, generated)
+    scored = [
+        ([part.items[place] for place in batch], spread)
+        for part, spread in ((memo.answers, False), (memo.spread, True))
+        for batch in part.batches(_length, batch_size, _prompt)
+    ]
+    answered = [
+        (len(batch), max(len(texts.items[place][0]) for place in batch), decoding.max_new_tokens)
+        for decoding, texts in memo.texts.items()
+        for batch in texts.batches(_with_answer(decoding), batch_size, None)
+    ]
+    pulled = [memo.gradients.items[place] for place in memo.gradients.missing]
+    for part in memo.parts:
+        part.results |= dict.fromkeys(part.missing)
+    return Asked(scored, answered, pulled)
+
+
+def _with_answer(decoding: Decoding) -> Callable[[tuple[Prompt, int]], int]:
+    """Tokens of a prompt and its answer, at most."""
+    return lambda item: len(item[0]) + decoding.max_new_tokens
 
 
 def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -> _Plan:

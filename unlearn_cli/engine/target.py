@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Recipe
+from unlearn_cli.engine import titles
 from unlearn_cli.engine.cache import cache_folder, content_key, ours_to_make
 from unlearn_cli.engine.checkpoints import Checkpoints
+from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.lazy import joined
 from unlearn_cli.engine.lora import own_parameters
 from unlearn_cli.engine.models import Loaded, save_model
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
-from unlearn_cli.engine.objective import nll_term
-from unlearn_cli.engine.plan import make_plan
+from unlearn_cli.engine.objective import Streams, Term, nll_term
+from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
@@ -31,23 +35,48 @@ from unlearn_cli.environment import versions
 from unlearn_cli.spec.tables import RecipeTable
 
 
+@dataclass(frozen=True)
+class Made:
+    """A model that a run makes of a base."""
+
+    stage: str
+    title: str
+    recipe: RecipeTable
+    splits: tuple[Sequence[Row], ...]
+    """The rows that it learns."""
+
+
+def made_target(session: Session) -> Made:
+    """The model to unlearn, where it is made."""
+    bundle = session.bundle
+    return Made("target", titles.TARGET, session.spec.target, (bundle.forget, bundle.retain))
+
+
+def made_reference(session: Session) -> Made:
+    """The model that never saw the forget rows, where it is made."""
+    title, rows = titles.RETAIN_REFERENCE, session.bundle.retain
+    return Made("retain_reference", title, session.spec.target, (rows,))
+
+
+def made_reinforced(session: Session) -> Made:
+    """The model that learned the forget rows once more."""
+    title, rows = titles.REINFORCED, session.bundle.forget
+    return Made("reinforced", title, session.spec.reinforce, (rows,))
+
+
 class Models:
     """Where the models of a run are: named by the spec, or made as it says."""
 
     def __init__(self, session: Session, stopper: Stopper) -> None:
         self.session, self.spec, self.stopper = session, session.spec, stopper
         base = session.spec.target.base
-        self._from_base = FineTuning(session, stopper, base, session.spec.target) if base else None
+        self._from_base = FineTuning(session, stopper, base) if base else None
 
     def target(self) -> str:
         """Path of the model to unlearn."""
         if not self._from_base:
             return str(self.spec.model.path)
-        bundle = self.session.bundle
-        title = "Fine-tune the target on forget + retain"
-        folder = self._from_base.make("target", title, bundle.forget, bundle.retain)
-        self._from_base.release()
-        return str(folder)
+        return str(self._from_base.make(made_target(self.session)))
 
     def retain_reference(self) -> str | None:
         """Path of the model that never saw the forget rows; None where the spec has none."""
@@ -55,28 +84,20 @@ class Models:
             return self.spec.retain_reference.path
         if not self.session.bundle.retain:
             return None
-        title = "Fine-tune the retain reference on retain"
-        return str(self._from_base.make("retain_reference", title, self.session.bundle.retain))
+        return str(self._from_base.make(made_reference(self.session)))
 
     def reinforced(self, target: str) -> str:
         """Path of the model that learned the forget rows once more; from the path of the target."""
-        tuning = FineTuning(self.session, self.stopper, target, self.spec.reinforce)
-        title = "Fine-tune the target once more on forget"
-        folder = tuning.make("reinforced", title, self.session.bundle.forget)
-        tuning.release()
-        return str(folder)
+        tuning = FineTuning(self.session, self.stopper, target)
+        return str(tuning.make(made_reinforced(self.session)))
 
 
 class FineTuning:
-    """Models that one recipe makes of one base, each on rows of its own."""
+    """Models that are made of one base."""
 
-    def __init__(self, session: Session, stopper: Stopper, base: str, recipe: RecipeTable) -> None:
-        self.session, self.stopper, self.base, self.recipe = session, stopper, base, recipe
+    def __init__(self, session: Session, stopper: Stopper, base: str) -> None:
+        self.session, self.stopper, self.base = session, stopper, base
         self._base: Loaded | None = None
-
-    def release(self) -> None:
-        """Let go of the base, so that no second model stays in memory."""
-        self._base = None
 
     def _load_base(self) -> Loaded:
         loaded, self._base = self._base, None
@@ -89,59 +110,34 @@ class FineTuning:
         encoder = self.session.encoder(self._base.tokenizer)
         return model_fingerprint(self._base.model), encoder.fingerprint
 
-    def make(self, stage: str, title: str, *splits: Sequence[Row]) -> Path:
-        """Folder of the base model fine-tuned on the rows: from the cache, or made now."""
-        folder = cache_folder("models") / self._key(splits)
+    def make(self, made: Made) -> Path:
+        """Folder of a model: from the cache, or made now. No base is in memory afterwards."""
+        folder = cache_folder("models") / self._key(made)
         with ours_to_make(self.session, folder) as missing:
-            if not missing:
+            if missing:
+                with self.stopper.waiting():
+                    self._fine_tune(self._load_base(), made, folder)
+            else:
                 _checkpoints(folder).remove()  # of a run that was killed once the model was there
-                self.session.cached(stage, title)
-                return folder
-            with self.stopper.waiting():
-                self._fine_tune(self._load_base(), stage, title, splits, folder)
+                self.session.cached(made.stage, made.title)
+        self._base = None
         return folder
 
-    def _key(self, splits: Sequence[Sequence[Row]]) -> str:
+    def _key(self, made: Made) -> str:
         spec = self.session.spec
-        recipe = self.recipe.model_dump(exclude={"base"})
+        recipe = made.recipe.model_dump(exclude={"base"})
         precision = (spec.train.mixed_precision, spec.model.dtype, spec.model.attention)
-        return content_key(
-            versions(), self._base_key, [*map(fingerprint, splits)], recipe, precision, spec.seed
-        )
+        rows = [*map(fingerprint, made.splits)]
+        return content_key(versions(), self._base_key, rows, recipe, precision, spec.seed)
 
-    def _fine_tune(
-        self,
-        loaded: Loaded,
-        stage: str,
-        title: str,
-        splits: Sequence[Sequence[Row]],
-        folder: Path,
-    ) -> None:
-        session, recipe = self.session, self.recipe
+    def _fine_tune(self, loaded: Loaded, made: Made, folder: Path) -> None:
+        session = self.session
         # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
         checkpoints = _checkpoints(folder)
-        trainer = _trainer(
-            session,
-            loaded,
-            splits,
-            Optimization(
-                recipe.learning_rate,
-                recipe.schedule,
-                recipe.warmup_epochs,
-                recipe.weight_decay,
-                recipe.max_grad_norm,
-                session.spec.train.micro_batch,
-                session.spec.train.activation_checkpointing,
-                recipe.optimizer,
-            ),
-            checkpoints,
-            stage=stage,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            stop=self.stopper,
-        )
+        tuning = plan_tuning(session, session.encoder(loaded.tokenizer), made)
+        trainer = _trainer(session, loaded, tuning, checkpoints, self.stopper)
         trainer.resume_newest()
-        with session.stage(stage, title, len(trainer.plan.steps)):
+        with session.stage(made.stage, made.title, len(tuning.plan.steps)):
             trainer.fit()
         main = session.accelerator.is_main_process
         save_model(loaded.model, loaded.tokenizer, folder, main=main)
@@ -155,43 +151,80 @@ def _checkpoints(folder: Path) -> Checkpoints:
     return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """Plain fine-tuning on rows, before there is a model."""
+
+    stage: str
+    rows: Sequence[Encoded]
+    plan: Plan
+    optimization: Optimization
+
+    @property
+    def streams(self) -> Streams:
+        """The rows, by the name under which the term takes them."""
+        return {"rows": self.rows}
+
+    @property
+    def terms(self) -> list[Term]:
+        """Of the loss."""
+        return [nll_term("rows", 1.0)]
+
+
+def plan_tuning(session: Session, encoder: Encoder, made: Made) -> Tuning:
+    """How a model is made."""
+    recipe, train = made.recipe, session.spec.train
+    optimization = Optimization(
+        recipe.learning_rate,
+        recipe.schedule,
+        recipe.warmup_epochs,
+        recipe.weight_decay,
+        recipe.max_grad_norm,
+        train.micro_batch,
+        train.activation_checkpointing,
+        recipe.optimizer,
+    )
+    size, epochs = recipe.batch_size, recipe.epochs
+    return _tuning(session, encoder, made.splits, optimization, made.stage, size, epochs)
+
+
+def plan_briefly(
+    session: Session, encoder: Encoder, rows: Sequence[Row], recipe: Recipe, *, stage: str
+) -> Tuning:
+    """How a stress test fine-tunes a model: at a constant rate."""
+    train, size = session.spec.train, recipe.batch_size
+    optimization = Optimization(recipe.learning_rate, "constant", 0, 0, 1, train.micro_batch)
+    epochs = None if recipe.steps else recipe.epochs
+    return _tuning(session, encoder, [rows], optimization, stage, size, epochs, recipe.steps)
+
+
 def fine_tune_briefly(
     session: Session, loaded: Loaded, rows: Sequence[Row], recipe: Recipe, *, stage: str
 ) -> None:
-    """Fine-tune a model in place as a stress test asks: all parameters, a constant rate, and no
-    checkpoint."""
-    loaded.model.requires_grad_(False)
-    for parameter in own_parameters(loaded.model):
-        parameter.requires_grad_(True)
-    _trainer(
-        session,
-        loaded,
-        [rows],
-        Optimization(recipe.learning_rate, "constant", 0, 0, 1, session.spec.train.micro_batch),
-        Checkpoints(Path(os.devnull)),
-        stage=stage,
-        batch_size=recipe.batch_size,
-        epochs=None if recipe.steps else recipe.epochs,
-        steps=recipe.steps,
-    ).fit()
+    """Fine-tune a model in place as a stress test asks: all parameters, and no checkpoint."""
+    train_own(loaded.model)
+    tuning = plan_briefly(session, session.encoder(loaded.tokenizer), rows, recipe, stage=stage)
+    _trainer(session, loaded, tuning, Checkpoints(Path(os.devnull))).fit()
     session.accelerator.free_memory()
 
 
-def _trainer(
+def train_own(model: Any) -> None:
+    """All parameters of the model itself get gradients, and no others."""
+    model.requires_grad_(False)
+    for parameter in own_parameters(model):
+        parameter.requires_grad_(True)
+
+
+def _tuning(
     session: Session,
-    loaded: Loaded,
+    encoder: Encoder,
     splits: Sequence[Sequence[Row]],
     optimization: Optimization,
-    checkpoints: Checkpoints,
-    *,
     stage: str,
     batch_size: int,
     epochs: float | None,
     steps: int | None = None,
-    stop: Callable[[], int] = lambda: 0,
-) -> Trainer:
-    """Plain fine-tuning of a model on rows, about to begin."""
-    encoder = session.encoder(loaded.tokenizer)
+) -> Tuning:
     items = joined([encode(session, encoder, rows, stage).items for rows in splits if rows])
     plan = make_plan(
         forget=len(items),
@@ -201,16 +234,27 @@ def _trainer(
         epochs=epochs,
         steps=steps,
     )
+    return Tuning(stage, items, plan, optimization)
+
+
+def _trainer(
+    session: Session,
+    loaded: Loaded,
+    tuning: Tuning,
+    checkpoints: Checkpoints,
+    stop: Callable[[], int] = lambda: 0,
+) -> Trainer:
+    """Plain fine-tuning of a model, about to begin."""
     return Trainer(
         session.accelerator,
         Scorer(loaded.model),
         loaded.tokenizer,
-        plan,
-        {"rows": items},
-        [nll_term("rows", 1.0)],
-        optimization,
+        tuning.plan,
+        tuning.streams,
+        tuning.terms,
+        tuning.optimization,
         checkpoints,
-        stage=stage,
+        stage=tuning.stage,
         emit=session.emit,
         stop=stop,
     )

@@ -36,16 +36,6 @@ class EncodedSplit:
     row: Indices
     """(I,) index in `rows` of each sequence, ascending."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all sequences."""
-        return len(self.items.input_ids)
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens that carry loss."""
-        return int(self.items.answers.sum())
-
 
 def encode(session: Session, encoder: Encoder, rows: Sequence[Row], split: str) -> EncodedSplit:
     """As `encode_split`; where the rows are kept on disk, only once for their content."""

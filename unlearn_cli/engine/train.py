@@ -21,7 +21,7 @@ from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.estimate import imagine
 from unlearn_cli.engine.fit import fitting_rows
 from unlearn_cli.engine.forward import Scorer
-from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_smoothed
+from unlearn_cli.engine.gradients import Gradients, Losses, Smoothing, add_step
 from unlearn_cli.engine.models import read_weights
 from unlearn_cli.engine.objective import Streams, Term, of_account
 from unlearn_cli.engine.optimizers import make_optimizer
@@ -190,7 +190,7 @@ class Trainer:
             self.plan,
             self.accelerator,
             optimizer=self.options.optimizer,
-            copies=self.smoothing.copies if self.smoothing else 0,
+            smoothing=self.smoothing,
         )
         self.emit(Notice(f"{self.stage}: micro-batches of {rows} rows fit"))
         return rows
@@ -212,10 +212,8 @@ class Trainer:
 
     def _add_gradients(self, step: Step) -> tuple[Losses, int]:
         """This process's part of each term, and the tokens that it ran."""
-        if self.smoothing is None:
-            return self.gradients.add(self.terms, self.weights, step)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        return add_smoothed(
+        return add_step(
             self.gradients, self.smoothing, parameters, self.terms, self.weights, step, self.done
         )
 

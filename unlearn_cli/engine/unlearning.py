@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from unlearn_cli.api.data import Row
+from unlearn_cli.engine import titles
 from unlearn_cli.engine.alternates import make_alternates, read_alternates, write_alternates
 from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.checkpoints import Checkpoints
@@ -107,12 +108,10 @@ class Unlearning:
         again = (self.work.reinforced_request(),) if self.reinforced else ()
         check_reference_size(self.spec, (*requests, *again), model)
         if requests:
-            title = "Score the model before its first update"
-            stores["reference"] = self._score(title, requests, self.scorer)
+            stores["reference"] = self._score(titles.REFERENCE, requests, self.scorer)
         if self.reinforced:
-            title = "Score the reinforced model"
             scorer = Scorer(self.session.load(self.reinforced).model)
-            stores["reinforced"] = self._score(title, again, scorer)
+            stores["reinforced"] = self._score(titles.REINFORCED_REFERENCE, again, scorer)
         return stores
 
     def _score(self, title: str, requests: tuple[Request, ...], scorer: Scorer) -> ReferenceStore:
@@ -159,11 +158,10 @@ class Unlearning:
             versions(), model, self.encoder.fingerprint, fingerprint(rows), table.model_dump(), seed
         )
         kept = cache_folder("alternates") / f"{key}.json"
-        title = "Ask the model for alternate answers"
         if session.decide(kept.exists):
-            session.cached("alternates", title)
+            session.cached("alternates", titles.ALTERNATES)
             return read_alternates(kept.read_text("utf-8"))
-        with session.stage("alternates", title, len(rows), "rows") as progress:
+        with session.stage("alternates", titles.ALTERNATES, len(rows), "rows") as progress:
             made = make_alternates(
                 loaded.model,
                 self.encoder,
@@ -200,6 +198,6 @@ class Unlearning:
         )
         plan = self.work.plan
         share = float(self.spec.wrap.saliency or 1)
-        with self.session.stage("saliency", "Find the parameters to train"):
+        with self.session.stage("saliency", titles.SALIENCY):
             first = plan.steps[: plan.steps_per_epoch]
             return salient(gradients, forget, first, self.loaded.model, share)

@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from unlearn_cli.engine.forward import Scorer
@@ -36,6 +37,13 @@ class Backward:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss; processes average theirs."""
         self.accelerator.backward(loss)
+
+    def summed(self, gradient: Tensor) -> Tensor:
+        """A gradient that the processes have not added up yet, of all of them; a copy."""
+        if isinstance(gradient, DTensor):
+            return gradient.clone()  # summed already
+        total: Tensor = self.accelerator.reduce(gradient)
+        return total
 
 
 class Update(Backward):

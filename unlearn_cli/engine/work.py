@@ -38,6 +38,8 @@ from unlearn_cli.spec.sense import alternates_problem, retain_problem
 from unlearn_cli.spec.tables import Spec
 
 GIB = 2**30
+ANSWERS = "retain answers"
+"""The stream of retain rows with loss on answers, where `retain` has it on all tokens."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Work:
             stores,
             self.choice.layers,
         )
-        terms += [entropy_term(stream, weight) for stream, weight in _entropies(spec).items()]
+        for stream, weight in _entropies(spec).items():
+            own = ANSWERS in self.streams and stream == "retain"
+            terms.append(entropy_term(stream, weight, ANSWERS if own else stream))
         return terms
 
     def requests(self, spec: Spec) -> tuple[Request, ...]:
@@ -185,6 +189,8 @@ def prepare(session: Session, encoder: Encoder, model: Any, ask: Ask) -> Work:
     streams: dict[str, Sequence[Encoded]] = {name: split.items for name, split in splits.items()}
     if spec.method.retain == "kl" and spec.method.kl_positions == "all":
         streams["retain"] = splits["retain"].items.whole()
+        if "retain" in _entropies(spec):  # whose answers are meant, wherever the divergence is
+            streams[ANSWERS] = splits["retain"].items
     plan = make_plan(
         forget=len(streams["forget"]),
         retain=len(streams.get("retain", ())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from unlearn_cli.api import Bundle, Evaluator, Harness, Probe, Row, StressTest, 
 from unlearn_cli.api.evaluate import Recipe
 from unlearn_cli.errors import UnlearnError
 from unlearn_cli.evaluations import Evaluation
+from unlearn_cli.spec.slots import SLOTS
 from unlearn_cli.testing.made_up import made_up_bundle
 from unlearn_cli.testing.plugin import check_light, check_plugin
 from unlearn_cli.testing.table import check_table
@@ -18,7 +20,8 @@ def check_evaluator(evaluator: Any, *, data: Bundle | None = None, inner: Any = 
     """Assert that an evaluator keeps the contract, on a tiny model with random weights.
 
     1. The tool can list it and build it from a spec (`unlearn_cli.testing.plugin`): a frozen
-       dataclass, every option documented; importing its module imports no torch.
+       dataclass, every option documented; importing its module imports no torch. No option has the
+       name of a key of `[[evaluate]]` itself, where it would never arrive.
     2. It has one of the three forms: probes and metrics, `measure`, or a stress test with either
        `change` or `rewrite`.
     3. Where it asks rows: it asks the same twice, each row of a set once; every set that it asks
@@ -43,6 +46,7 @@ def check_evaluator(evaluator: Any, *, data: Bundle | None = None, inner: Any = 
     """
     check_plugin(evaluator)
     check_light(evaluator)
+    _check_names(evaluator)
     _check_form(evaluator)
     trial = _Trial(evaluator, data or made_up_bundle(), inner)
     if not isinstance(trial.inner, Harness):
@@ -56,6 +60,12 @@ def check_evaluator(evaluator: Any, *, data: Bundle | None = None, inner: Any = 
     values = [number.value for number in table.numbers.values()]
     assert any(value is not None for value in values), "no figure has a value: give other `data`"
     _check_stored(table)
+
+
+def _check_names(evaluator: Any) -> None:
+    """Of claim 1."""
+    taken = SLOTS["evaluate"].keys & {field.name for field in dataclasses.fields(evaluator)}
+    assert not taken, f"{', '.join(taken)} is a key of [[evaluate]] itself: name it otherwise"
 
 
 def _check_form(evaluator: Any) -> None:

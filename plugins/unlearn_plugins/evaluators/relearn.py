@@ -36,8 +36,8 @@ class Relearn:
     """Passes over these rows."""
     steps: Annotated[int, Gt(0)] | None = None
     """Optimizer steps, instead of epochs."""
-    batch_size: Annotated[int, Gt(0)] = 32
-    """Examples in a step, all processes together."""
+    rows_per_step: Annotated[int, Gt(0)] = 32
+    """Examples in an optimizer step, all processes together."""
     learning_rate: Annotated[float, Gt(0)] = 2e-5
     """AdamW, constant."""
 
@@ -46,5 +46,5 @@ class Relearn:
         rows = subject.data.forget
         generator = random.Random(subject.seed)  # noqa: S311 - to repeat, not to be secret
         drawn = generator.sample(range(len(rows)), math.ceil(self.share * len(rows)))
-        recipe = Recipe(self.epochs, self.steps, self.batch_size, self.learning_rate)
+        recipe = Recipe(self.epochs, self.steps, self.rows_per_step, self.learning_rate)
         subject.fine_tune([rows[k] for k in sorted(drawn)], recipe)

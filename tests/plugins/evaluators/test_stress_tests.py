@@ -38,10 +38,12 @@ def test_relearning_takes_a_part_of_the_forget_rows() -> None:
     """A third of ten rows is four, each once, the same for the same seed."""
     tuned: list[Any] = []
     for _ in range(2):
-        Relearn(share=1 / 3, steps=5, learning_rate=1e-4).change(subject(tuned=tuned))
+        Relearn(share=1 / 3, steps=5, rows_per_step=3, learning_rate=1e-4).change(
+            subject(tuned=tuned)
+        )
     (rows, recipe), again = tuned
     assert len({row.id for row in rows}) == 4
-    assert recipe == Recipe(epochs=1.0, steps=5, batch_size=32, learning_rate=1e-4)
+    assert recipe == Recipe(epochs=1.0, steps=5, batch_size=3, learning_rate=1e-4)
     assert again == (rows, recipe)
 
 
