@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ from unlearn_cli.evidence.form import Envelope, Statement
 from unlearn_cli.evidence.rows import holds
 from unlearn_cli.evidence.signing import is_signed
 from unlearn_cli.evidence.statement import changes, files_of, hashes, make_statement
-from unlearn_cli.files import parse_json, read_text
+from unlearn_cli.files import parse_json, plain, read_text
+from unlearn_cli.judgement import judge_again
 from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import redact
 
 TOLERANCE = 1e-6
 """Largest difference of a figure that is computed again."""
@@ -92,6 +95,7 @@ def verify(
     if run:
         yield _files(evidence, run)
         yield _claims(evidence, run)
+        yield _verdict(evidence, run)
     else:
         hint = "no run folder around the file: name it with --run"
         yield Check("files", "not checked", (hint,))
@@ -168,8 +172,48 @@ def _claims(evidence: Evidence, run: RunFolder) -> Check:
     if wrong:
         lines = (f"{key} is not what the run folder has" for key in wrong)
         return Check("claims", "failed", tuple(lines))
-    verdict = evidence.predicate["verdict"]["name"]
-    return Check("claims", "passed", (f"as the run folder has them; verdict: {verdict}",))
+    return Check("claims", "passed", ("as the run folder has them",))
+
+
+def _verdict(evidence: Evidence, run: RunFolder) -> Check:
+    """What is stated as verdict, against the one that the stored evaluations give."""
+    stated = evidence.predicate["verdict"]
+    try:
+        wrong = _of_others(evidence.predicate, run.evaluations())
+        text = json.dumps(plain(judge_again(run)), ensure_ascii=False)
+        again = json.loads(redact(text))  # as a manifest has it
+    except UnlearnError as error:
+        return Check("verdict", "failed", (error.line(),))
+    wrong += [
+        f"{key} is not what the stored figures give: {_shown(again[key])}"
+        for key in stated
+        if stated[key] != again[key]
+    ]
+    if wrong:
+        return Check("verdict", "failed", tuple(wrong))
+    lines = (f"the stored figures give it again: {stated['name']}", *stated["missed"])
+    return Check("verdict", "passed", lines)
+
+
+def _of_others(predicate: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[str]:
+    """A line for each evaluation that enters the verdict and is of another model than stated, or of
+    other rows than the first. Logs of other tools name neither."""
+    models = {
+        "target": predicate["inputs"].get("model"),
+        "unlearned": predicate["result"],
+        "retain_reference": predicate["retainReference"],
+    }
+    own = [e for e in evaluations if e.label in models]
+    found = [e for e in own if e.data or e.label != "retain_reference"]
+    place = "the evaluation {0.evaluator} of the {0.label} is of {1}"
+    wrong = [
+        place.format(e, "another model") for e in found if models[e.label] not in (e.model, None)
+    ]
+    return wrong + [place.format(e, "other rows") for e in found if e.data != found[0].data]
+
+
+def _shown(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else "; ".join(value) or "nothing"
 
 
 def _row(evidence: Evidence, text: str) -> Check:
