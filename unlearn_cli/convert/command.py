@@ -17,6 +17,13 @@ ECHO = (
     "put `echo` before the command, run the script, and convert what it prints: the shell's "
     "variables are then filled in"
 )
+FUNCTIONS = (
+    *("choice", "range", "glob", "interval", "shuffle", "sort", "tag", "extend_list"),
+    *("int", "float", "str", "bool", "json_str"),
+)
+"""Of Hydra's override grammar."""
+MOST = 1000
+"""Values of a sweep over one key."""
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[\w./@-]+)(?P<is>=)?(?P<value>.*)", re.DOTALL)
 _COUNTS = tuple(
     f"--{name}"
@@ -35,7 +42,8 @@ class Override:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.sign}{self.key}={self.text}" if self.text else f"{self.sign}{self.key}"
+        bare = self.sign == "~" and not self.text
+        return f"{self.sign}{self.key}" if bare else f"{self.sign}{self.key}={self.text}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,6 @@ class Command:
     processes: int
     counted: str
     """Where the number of processes comes from; empty where nothing says."""
-    multirun: bool = False
 
 
 def words_of(text: str) -> list[str]:
@@ -88,7 +95,6 @@ def parse_command(words: Sequence[str]) -> Command:
         tuple(flags),
         processes,
         counted,
-        any(flag in ("-m", "--multirun") for flag in flags),
     )
 
 
@@ -177,11 +183,29 @@ def _pairs(launch: Sequence[str]) -> Mapping[str, str]:
 
 
 def choices(override: Override) -> list[str]:
-    """The values of an override: several where it is a sweep (`a,b`).
+    """The values of an override: several where it is a sweep (`a,b`, `choice(a,b)`, `range(0,3)`).
 
-    Raises UsageError where brackets or quotes do not close.
+    Raises UsageError where brackets or quotes do not close, or one of several values is empty.
     """
     try:
-        return split_top(override.text)
+        found = _choices(override.text)
     except ValueError as error:
         raise UsageError(str(error), where=str(override)) from None
+    if len(found) > 1 and not all(value.strip() for value in found):
+        raise UsageError("one of the values is empty", where=str(override))
+    return found
+
+
+def _choices(text: str) -> list[str]:
+    function = re.fullmatch(rf"\s*({'|'.join(FUNCTIONS)})\((.*)\)\s*", text, re.DOTALL)
+    parts = split_top(function[2] if function else text)
+    if not function or function[1] == "choice":
+        return parts
+    if function[1] != "range":
+        raise ValueError("of Hydra's functions choice and range alone are known here")
+    if not 1 <= len(parts) <= 3 or not all(re.fullmatch(r"\s*-?\d{1,9}\s*", p) for p in parts):
+        raise ValueError("a range of whole numbers has the form range(0,3)")
+    bounds = [int(part) for part in parts]
+    if bounds[2:] == [0] or not 0 < len(values := range(*bounds)) <= MOST:
+        raise ValueError(f"a range has 1 to {MOST} values")
+    return [str(value) for value in values]
