@@ -6,6 +6,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -53,7 +54,8 @@ def judge_again(run: RunFolder) -> Judged:
     """Judge a finished run from its folder: the stored evaluations, by the spec that lies there.
 
     Raises:
-        RunError: a file is damaged, or the spec's thresholds are none.
+        RunError: a file is damaged, the spec's thresholds are none, or a model has two evaluations
+            by one evaluator.
     """
     spec = read_spec(run)
     try:
@@ -63,4 +65,15 @@ def judge_again(run: RunFolder) -> Judged:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RunError(what, where=str(run.spec)) from None
-    return judgement(run.evaluations(), thresholds, required)
+    evaluations = run.evaluations()
+    _refuse_twins(evaluations, run)
+    return judgement(evaluations, thresholds, required)
+
+
+def _refuse_twins(evaluations: Sequence[Evaluation], run: RunFolder) -> None:
+    """A run measures a model once by each evaluator, but for checkpoints on the way."""
+    once = Counter((e.label, e.evaluator) for e in evaluations if e.label != "checkpoint")
+    for (label, evaluator), count in once.items():
+        if count > 1:
+            what = f"has {count} evaluations of the {label} by {evaluator}"
+            raise RunError(what, where=str(run.folder))

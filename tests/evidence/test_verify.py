@@ -180,6 +180,89 @@ def test_an_evaluation_that_was_swapped_is_found(
     assert f"failed verdict {line}" in out
 
 
+def twin(run: RunFolder) -> None:
+    run.write_evaluation(evaluation("unlearned", 9, quality=0.01))
+
+
+def stated_reference(run: RunFolder) -> None:
+    run.update_manifest(retain_reference="e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (twin, "has 2 evaluations of the unlearned by tofu"),
+        (stated_reference, "there is no evaluation of the retain reference that is stated"),
+    ],
+)
+def test_evaluations_from_which_a_verdict_could_be_chosen_are_refused(
+    change: Callable[[RunFolder], None], line: str, run: RunFolder, call: Call
+) -> None:
+    """A second evaluation of the same model, or none of a reference that is named."""
+    change(run)
+    certify_anew(run, call)
+    code, out, _ = call("verify", run.folder / "evidence.json")
+    assert code == 1
+    assert [text for text in out.splitlines() if text.startswith("failed") and line in text]
+
+
+@pytest.mark.parametrize("place", ["else/tofu.json", "step-4/deep/tofu.json", "step-4/other.json"])
+def test_an_evaluation_in_another_place_is_not_certified(
+    place: str, run: RunFolder, call: Call
+) -> None:
+    """Each stands where a run writes it; so no reader takes one that another overlooks."""
+    path = run.folder / "evaluations" / place
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(run.folder / "evaluations" / "step-4" / "tofu.json", path)
+    run.update_manifest(files=run.hashes())
+    code, _, err = call("certify", run.folder)
+    assert code == 1
+    assert f"{place}: is no file that a run writes" in err
+
+
+@pytest.mark.parametrize("name", ["model", "evaluations", "manifest.json"])
+def test_a_link_in_place_of_what_was_certified_is_found(
+    name: str, evidence: Path, run: RunFolder, tmp_path: Path, call: Call
+) -> None:
+    """Also where it leads to the same bytes: they could be changed from elsewhere."""
+    moved = (run.folder / name).rename(tmp_path / "elsewhere")
+    (run.folder / name).symlink_to(moved)
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert f"failed files {run.folder / name}: is a link, not a file" in out
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda s: s["subject"].insert(0, {**s["subject"][0], "digest": {"sha256": "0" * 64}}),
+        lambda s: s["predicate"]["materials"].update(
+            {s["subject"][0]["name"]: s["subject"].pop(0)["digest"]["sha256"]}
+        ),
+    ],
+)
+def test_files_that_are_named_twice_or_elsewhere_are_found(
+    edit: Callable[[dict[str, Any]], object], evidence: Path, call: Call
+) -> None:
+    """A file with two hashes, and one of the model that is no subject: every reader would find
+    other files stated."""
+    statement = json.loads(evidence.read_text())
+    edit(statement)
+    evidence.write_text(json.dumps(statement))
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert "failed claims subject is not what the run folder has" in out.splitlines()
+
+
+def test_a_key_that_stands_twice_is_refused(evidence: Path, call: Call) -> None:
+    """Of two verdicts one reader takes the first and another the last."""
+    text = evidence.read_text()
+    evidence.write_text(text.replace('"verdict": {', '"verdict": null, "verdict": {', 1))
+    code, _, err = call("verify", evidence)
+    assert code == 1
+    assert "is no evidence of this tool: 'verdict' stands twice" in err
+
+
 @pytest.mark.parametrize(
     "threshold", ["[verdict]\nforget_quality = 0.5", "[verdict]\nforget_quality = 'x'"]
 )
@@ -289,6 +372,7 @@ def test_figures_that_are_computed_again(evidence: Path) -> None:
     assert check(probability=0.26) == ("failed", "tofu: forget.probability differs by 0.01")
     assert check(model="0" * 64) == ("failed", "tofu: another model")
     assert check(data="0" * 64) == ("failed", "tofu: other rows")
+    assert check(settings={"inside": {}}) == ("failed", "tofu: other settings")
     numbers = evaluation("again", 0).table.numbers
     more = Table({}, {**numbers, "x": Number(None, "lower")})
     assert check(table=more) == ("failed", "tofu: x differs by inf")

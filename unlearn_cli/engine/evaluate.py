@@ -201,7 +201,7 @@ class _Measuring:
 
     @property
     def _model(self) -> str:
-        return self.label.replace("_", " ")
+        return "model again" if self.label == "again" else self.label.replace("_", " ")
 
     def _made_by(self, job: _Job) -> list[str]:
         """The evaluator, what is inside it, and their metrics, each with its distribution; and of
