@@ -22,8 +22,8 @@ def evaluation(
 
 
 def test_the_first_evaluator_decides_and_labels_tell_whose_figures_they_are() -> None:
-    """Forgotten by the first (p = 0.4, before 1e-9), whatever another evaluator, a checkpoint or the
-    order of the labels says."""
+    """Forgotten by the first (p = 0.4, before 1e-9), whatever another evaluator, a checkpoint or
+    the order of the labels says."""
     measured = [
         evaluation("retain_reference", 1.0),
         evaluation("checkpoint", 0.001),
@@ -35,21 +35,19 @@ def test_the_first_evaluator_decides_and_labels_tell_whose_figures_they_are() ->
 
 
 @pytest.mark.parametrize(
-    ("settings", "control", "name"),
+    ("settings", "name"),
     [
-        (STRESSED, 0.9, "recoverable"),
-        ({"inside": "a word"}, 0.9, "forgotten"),  # an option of that name is no stress test
-        ({}, 0.9, "forgotten"),
+        (STRESSED, "recoverable"),
+        ({"inside": "a word"}, "forgotten"),  # an option of that name is no stress test
+        ({}, "forgotten"),
     ],
 )
-def test_a_stress_test_is_told_by_its_settings(
-    settings: dict[str, object], control: float, name: str
-) -> None:
+def test_a_stress_test_is_told_by_its_settings(settings: dict[str, object], name: str) -> None:
     """Under one that has an evaluator inside, p = 0.01 brings it back; the figure of a plain second
     evaluator does not."""
     measured = [
         evaluation("target", 1e-9),
-        evaluation("retain_reference", control, "quantize", settings),
+        evaluation("retain_reference", 0.9, "quantize", settings),
         evaluation("unlearned", 0.4),
         evaluation("unlearned", 0.01, "quantize", settings),
     ]

@@ -137,6 +137,9 @@ def test_a_command_of_the_scripts(tmp_path: Path) -> None:
         ("CUDA_VISIBLE_DEVICES=0,1,2 python", 96),
         ("CUDA_VISIBLE_DEVICES=0,1,2,3 accelerate launch --num_processes 2", 64),
         ("torchrun --nproc-per-node=4", 128),
+        ("torchrun --nnodes 2 --nproc_per_node 4", 256),
+        ("deepspeed --num_nodes=2 --num_gpus 2", 128),
+        ("accelerate launch --num_machines 2 --num_processes 8", 256),
     ],
 )
 def test_processes_share_a_batch(launch: str, examples: int, tmp_path: Path) -> None:
@@ -146,11 +149,21 @@ def test_processes_share_a_batch(launch: str, examples: int, tmp_path: Path) -> 
     assert told(command, tmp_path).train.batch_size == examples
 
 
-def test_a_launcher_that_says_no_number_is_noted() -> None:
-    """accelerate's own file decides then, and it is not read."""
-    command = "accelerate launch src/train.py experiment=unlearn/tofu/default task_name=x"
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "accelerate launch",
+        "accelerate launch --num_processes $N",
+        "torchrun --nproc_per_node=gpu",
+        "torchrun --nnodes=1:4 --nproc_per_node=2",
+        "CUDA_VISIBLE_DEVICES=$GPUS python",
+    ],
+)
+def test_a_launcher_that_says_no_number_is_noted(launch: str) -> None:
+    """accelerate's own file decides then, or the shell, or the machine; none of them is read."""
+    command = f"{launch} src/train.py experiment=unlearn/tofu/default task_name=x"
 
-    assert "1 is taken" in notes(command)["accelerate launch"]
+    assert "1 is taken" in notes(command)["launcher"]
 
 
 def test_signs_quotes_lists_and_null(tmp_path: Path) -> None:
@@ -439,10 +452,53 @@ def test_a_script_is_one_command_of_several_lines() -> None:
         "experiment=unlearn/tofu/default",
         "a=b c",
     ]
-    with pytest.raises(UsageError, match="2 commands"):
-        words_of("python src/train.py a=1\npython src/eval.py b=2\n")
+    for between in ("\n", " && ", "; ", " & "):
+        with pytest.raises(UsageError, match="2 commands"):
+            words_of(f"python src/train.py a=1{between}python src/eval.py b=2\n")
     with pytest.raises(UsageError, match="no shell command"):
         words_of("python src/train.py 'a")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "{} > log.txt 2>&1",
+        "nohup {} &",
+        "{} 2> errors.txt | tee log",
+        "cd open-unlearning && {}; echo done",
+        "export CUDA_VISIBLE_DEVICES=0\nset -e\n{} >>log\necho done",
+    ],
+)
+def test_what_the_shell_does_with_a_command_is_left_out(script: str) -> None:
+    """Where its output goes, and what stands before and after, are no overrides."""
+    words = words_of(script.format("python src/train.py experiment=unlearn/tofu/default"))
+
+    assert words[-3:] == ["python", "src/train.py", "experiment=unlearn/tofu/default"]
+
+
+def test_devices_that_a_script_sets_before_share_the_batch(tmp_path: Path) -> None:
+    """8 rows x 4 accumulated x 3 devices, set in a line of its own."""
+    text = "export CUDA_VISIBLE_DEVICES=0,1,2\npython src/train.py experiment=unlearn/tofu/default"
+
+    assert spec_of(convert(words_of(text)), tmp_path).train.batch_size == 96
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("model.model_args.load_in_8bit=true", 'lora.base = "nf4"'),
+        ("model.tokenizer_args.padding_side=left", "not padded"),
+        ("model.more=1", "nothing of that name is known"),
+        ("mode=unlearn", "the tool decides this itself"),
+        ("trainer.args.optim_args=a", "no options"),
+        ("trainer.args.adam_beta1=0.8", "no options"),
+    ],
+)
+def test_a_reason_belongs_to_the_key(said: str, why: str) -> None:
+    """What is said of one key is not said of another that begins with the same letters."""
+    found = notes(f"{TRAIN}unlearn/tofu/default {said}")[said]
+
+    assert why in found.replace("are not options", "are no options")
 
 
 KEYS = st.sampled_from(

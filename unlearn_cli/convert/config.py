@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -183,7 +184,8 @@ def _removed(
 
 def reason(key: str, unknown: tuple[str, str] = UNKNOWN) -> tuple[str, str]:
     """Why a key has no counterpart, and what to do."""
-    fitting = [start for start in NOTES if key.startswith(start)]
+    whole = r"(?:(?<=\W|_)|(?![a-z]))"  # `mode` is no beginning of `model`
+    fitting = [start for start in NOTES if re.match(re.escape(start) + whole, key)]
     return NOTES[max(fitting, key=len)] if fitting else unknown
 
 

@@ -281,13 +281,15 @@ GROUPS: Mapping[str, str] = {
 }
 """Groups of files of which a run needs one each, and what to write."""
 
+_CONSTANTS = "an optimizer's own constants are not options", "compare with their defaults"
 _OURS = "the tool decides this itself", "nothing to do"
 NOTES: Mapping[str, tuple[str, str]] = {
     f"{ARGS}optim": (
         "there is no such optimizer here: AdamW is used",
         'nothing to do, or set train.optimizer = "adamw_8bit" or "adafactor"',
     ),
-    f"{ARGS}adam_": ("AdamW's own constants are not options", "compare with their defaults"),
+    f"{ARGS}adam_": _CONSTANTS,
+    f"{ARGS}optim_": _CONSTANTS,
     f"{ARGS}ddp_": _OURS,
     f"{ARGS}bf16": ("the weights' type decides", "see model.dtype and train.mixed_precision"),
     f"{ARGS}fp16": ("the weights' type decides", "see train.mixed_precision"),
@@ -326,6 +328,11 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "mode": _OURS,
     "question_key": ("paraphrased questions are a stress test", 'add evaluator = "paraphrase"'),
     f"{MODEL}device_map": _OURS,
+    f"{MODEL}load_in_": (
+        "weights are held in 4 bits under an adapter alone",
+        'set lora.rank and lora.base = "nf4", see docs/reference/spec.md',
+    ),
+    "model.tokenizer_args.padding": ("rows are not padded", "nothing to do"),
     TEMPLATE: ("the tokenizer's chat template is used", "see [template]"),
     "handler": _OURS,
     "trainer.handler": _OURS,

@@ -264,7 +264,7 @@ def _batch(config: Config, command: Command, draft: Draft) -> None:
     draft.put("train.micro_batch", each, why="changes speed and memory alone")
     if not command.counted:
         do = f"multiply {table}.batch_size by them"
-        _note(config, "accelerate launch", "how many processes is not said; 1 is taken", do)
+        _note(config, "launcher", "how many processes is not said; 1 is taken", do)
 
 
 def _count(config: Config, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from unlearn_cli.errors import DataError, RunError
 from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.evidence.rows import hash_rows
 from unlearn_cli.results import read_spec, refuse_unfinished
-from unlearn_cli.runs import RunFolder, hash_file
+from unlearn_cli.runs import Judged, RunFolder, hash_file
+from unlearn_cli.shapes import defaults
 
 if TYPE_CHECKING:
     from unlearn_cli.api.data import Row
@@ -20,7 +22,6 @@ TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:unlearn-cli:evidence:v1"
 FILE = "evidence.json"
 """Name of the evidence in the run folder."""
-VERDICT = ("name", "explanation", "missed")
 LOGS = ("manifest.json", "events.jsonl")
 
 
@@ -110,6 +111,7 @@ def _predicate(run: RunFolder, materials: Mapping[str, str]) -> dict[str, Any]:
     manifest, spec = run.manifest, read_spec(run)
     try:
         environment = manifest["environment"]
+        verdict = defaults(Judged) | manifest["verdict"]
         return {
             "tool": {"name": "unlearn-cli", "version": environment["unlearn-cli"]},
             "run": {
@@ -124,7 +126,7 @@ def _predicate(run: RunFolder, materials: Mapping[str, str]) -> dict[str, Any]:
             "result": manifest["unlearned"],
             "materials": dict(materials),
             "evaluations": [_evaluation(run, name) for name in materials if _is_evaluation(name)],
-            "verdict": {key: manifest["verdict"][key] for key in VERDICT},
+            "verdict": {item.name: verdict[item.name] for item in fields(Judged)},
             "environment": environment,
         }
     except (KeyError, TypeError) as error:
