@@ -19,6 +19,9 @@ from unlearn_cli.files import parse_json, plain, read_text
 FORMAT = 1
 """Version of the evaluation file; raised whenever an older reader would misread it."""
 
+INSIDE = "inside"
+"""Key of the settings of a stress test: those of the evaluator inside."""
+
 _EVALUATE_AGAIN = "make it again with `unlearn evaluate`"
 
 
@@ -52,11 +55,20 @@ class Evaluation:
     """Every generated row."""
     format: int = FORMAT
 
-    def to_json(self) -> str:
-        """The file's text. What is not finite is written as null, a figure with its reason."""
+    @property
+    def under_stress(self) -> bool:
+        """Whether a stress test made it, which has another evaluator inside."""
+        return isinstance(self.settings.get(INSIDE), Mapping)
+
+    def finite(self) -> Evaluation:
+        """With the figures that are read back: one that is not finite is null, with its reason."""
         numbers = {name: _finite(number) for name, number in self.table.numbers.items()}
-        whole = replace(self, table=replace(self.table, numbers=numbers))
-        return json.dumps(plain(whole), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        return replace(self, table=replace(self.table, numbers=numbers))
+
+    def to_json(self) -> str:
+        """The file's text."""
+        text = json.dumps(plain(self.finite()), ensure_ascii=False, allow_nan=False, indent=1)
+        return text + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "evaluation") -> Evaluation:

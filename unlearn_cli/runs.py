@@ -218,7 +218,8 @@ class RunFolder:
 
     def results(self) -> list[Path]:
         """The files that a finished run stands for: spec, model, evaluations; sorted by name."""
-        inside = (path for folder in RESULTS for path in (self.folder / folder).rglob("*"))
+        folders = [self.folder / name for name in RESULTS]
+        inside = (path for folder in folders for path in (folder, *folder.rglob("*")))
         found = [self.spec, *(path for path in inside if path.is_file() or path.is_symlink())]
         return sorted(found, key=lambda path: path.relative_to(self.folder).as_posix())
 
@@ -228,17 +229,25 @@ class RunFolder:
         Raises:
             RunError: a file cannot be read, or is a link, which may lead out of the folder.
         """
-        return {path.relative_to(self.folder).as_posix(): _hash(path) for path in self.results()}
+        return {self.name_of(path): hash_file(path) for path in self.results()}
+
+    def name_of(self, path: Path) -> str:
+        """The path of a file relative to the folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
 
     def write_evaluation(self, evaluation: Evaluation) -> str:
         """Store an evaluation; its path relative to the run folder, with forward slashes."""
+        path = self.place(evaluation)
+        write_atomically(path, evaluation.to_json())
+        return self.name_of(path)
+
+    def place(self, evaluation: Evaluation) -> Path:
+        """The file of an evaluation; RunError where its names are none of files."""
         folder, name = _place(evaluation), evaluation.evaluator
         if not (is_name(folder) and is_name(name)):
             what = f"an evaluation of {name!r} for {evaluation.label!r} has no place in it"
             raise RunError(what, where=str(self.folder))
-        path = self._evaluations / folder / f"{name}.json"
-        write_atomically(path, evaluation.to_json())
-        return path.relative_to(self.folder).as_posix()
+        return self._evaluations / folder / f"{name}.json"
 
     def evaluations(self) -> list[Evaluation]:
         """All stored evaluations, by step; those of the retain reference last. Of one step, in the
@@ -268,7 +277,8 @@ def _entry(line: str, where: str) -> dict[str, Any]:
     return defaults(LOGGED.get(entry["event"], _Line)) | entry
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file; RunError where it cannot be read, or is a link."""
     if path.is_symlink():
         raise RunError("is a link, not a file", where=str(path), hint="put the file itself there")
     try:

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlearn_cli.cli import main
 from unlearn_cli.convert import Converted, convert
 from unlearn_cli.convert.command import words_of
-from unlearn_cli.convert.open_unlearning import EXPERIMENTS, TRAINERS
+from unlearn_cli.convert.open_unlearning import EXPERIMENTS, PATH, TRAINERS
 from unlearn_cli.errors import UsageError
+from unlearn_cli.results import flatten
 from unlearn_cli.spec import Spec, load_spec
 from unlearn_cli.spec.layers import preset_names
+from unlearn_cli.sweep import variants
 
 UNLEARN = [name for name, experiment in EXPERIMENTS.items() if name.startswith("unlearn/")]
 TRAIN = "python src/train.py --config-name=unlearn.yaml task_name=x experiment="
@@ -134,6 +137,9 @@ def test_a_command_of_the_scripts(tmp_path: Path) -> None:
         ("CUDA_VISIBLE_DEVICES=0,1,2 python", 96),
         ("CUDA_VISIBLE_DEVICES=0,1,2,3 accelerate launch --num_processes 2", 64),
         ("torchrun --nproc-per-node=4", 128),
+        ("torchrun --nnodes 2 --nproc_per_node 4", 256),
+        ("deepspeed --num_nodes=2 --num_gpus 2", 128),
+        ("accelerate launch --num_machines 2 --num_processes 8", 256),
     ],
 )
 def test_processes_share_a_batch(launch: str, examples: int, tmp_path: Path) -> None:
@@ -143,11 +149,21 @@ def test_processes_share_a_batch(launch: str, examples: int, tmp_path: Path) -> 
     assert told(command, tmp_path).train.batch_size == examples
 
 
-def test_a_launcher_that_says_no_number_is_noted() -> None:
-    """accelerate's own file decides then, and it is not read."""
-    command = "accelerate launch src/train.py experiment=unlearn/tofu/default task_name=x"
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "accelerate launch",
+        "accelerate launch --num_processes $N",
+        "torchrun --nproc_per_node=gpu",
+        "torchrun --nnodes=1:4 --nproc_per_node=2",
+        "CUDA_VISIBLE_DEVICES=$GPUS python",
+    ],
+)
+def test_a_launcher_that_says_no_number_is_noted(launch: str) -> None:
+    """accelerate's own file decides then, or the shell, or the machine; none of them is read."""
+    command = f"{launch} src/train.py experiment=unlearn/tofu/default task_name=x"
 
-    assert "1 is taken" in notes(command)["accelerate launch"]
+    assert "1 is taken" in notes(command)["launcher"]
 
 
 def test_signs_quotes_lists_and_null(tmp_path: Path) -> None:
@@ -189,7 +205,7 @@ def test_an_evaluation_names_what_is_measured(tmp_path: Path) -> None:
     assert spec.model.path == "saves/m"
     assert spec.retain_reference.evaluation == "saves/r/TOFU_EVAL.json"
     assert (spec.template.chat, spec.template.prompt) == ("never", "[INST] {question} [/INST]")
-    assert "unlearn evaluate FILE" in convert(shlex.split(command)).text
+    assert "unlearn evaluate spec.toml" in convert(shlex.split(command)).text
 
 
 def test_muse_takes_its_corpus_and_fold(tmp_path: Path) -> None:
@@ -222,14 +238,173 @@ def test_fine_tuning_becomes_the_target(tmp_path: Path) -> None:
 
 def test_what_has_no_counterpart_is_said_twice() -> None:
     """A note with key, reason and remedy, and the same as a comment of the spec."""
-    command = f"{TRAIN}unlearn/tofu/default trainer=NPO trainer.args.optim=adamw_torch +new.key=1"
+    command = f"{TRAIN}unlearn/tofu/default trainer=NPO trainer.args.optim=lion_32bit +new.key=1"
     said = notes(command)
     text = convert(shlex.split(command)).text
     flat = " ".join(re.sub(r"^#", "", line).strip() for line in text.splitlines())
 
-    assert set(said) == {"trainer.args.optim=adamw_torch", "+new.key=1"}
+    assert set(said) == {"trainer.args.optim=lion_32bit", "+new.key=1"}
     for key, reason in said.items():
         assert f"- {key}: {reason}" in flat
+
+
+SWEEPS: dict[str, tuple[str, list[str]]] = {
+    "trainer=NPO,SimNPO": ("--grid method.name=npo,simnpo", ["trainer=NPO", "trainer=SimNPO"]),
+    "trainer.args.seed=0,1,2": ("--seeds 0,1,2", [f"trainer.args.seed={n}" for n in range(3)]),
+    "'trainer=choice(NPO,GradDiff)' 'trainer.args.seed=range(0,2)'": (
+        "--grid method.name=npo,grad_diff --seeds 0,1",
+        [f"trainer={t} trainer.args.seed={n}" for t in ("NPO", "GradDiff") for n in range(2)],
+    ),
+    # An option that is said is not the old method's own: it stays when the method is changed.
+    "trainer=NPO,SimNPO trainer.method_args.gamma=0.5": (
+        "--grid method.name=npo,simnpo --set method.gamma=0.5",
+        [f"trainer={name} trainer.method_args.gamma=0.5" for name in ("NPO", "SimNPO")],
+    ),
+    "trainer=NPO,DPO": (
+        "--grid method.name=npo,dpo --set data.alternates=refusals",
+        ["trainer=NPO", "trainer=DPO"],
+    ),
+    # 4 rows a device x 4 accumulated, 8 x 4.
+    "trainer.args.per_device_train_batch_size=4,8": (
+        "--grid train.batch_size=16,32",
+        [f"trainer.args.per_device_train_batch_size={n}" for n in (4, 8)],
+    ),
+    "trainer=NPO trainer.method_args.beta=0.05,0.1 trainer.args.eval_strategy=epoch,no": (
+        "--grid method.beta=0.05,0.1 --grid evaluate.0.every=epoch,end",
+        [
+            f"trainer=NPO trainer.method_args.beta={beta} trainer.args.eval_strategy={every}"
+            for beta in ("0.05", "0.1")
+            for every in ("epoch", "no")
+        ],
+    ),
+    f"{PATH}=a/b,'./c d'": (
+        "--grid 'model.path=a/b,\"./c d\"'",
+        [f"{PATH}=a/b", f"{PATH}='./c d'"],
+    ),
+    "trainer.args.optim=adamw_torch,paged_adamw_8bit": (
+        "--grid train.optimizer=adamw,adamw_8bit",
+        ["trainer.args.optim=adamw_torch", "trainer.args.optim=paged_adamw_8bit"],
+    ),
+}
+
+
+def same_run(spec: Spec) -> dict[str, Any]:
+    """What decides a run; alternates only where the method reads them."""
+    decides = dict(flatten(spec.model_dump(mode="json", exclude={"name", "output"})))
+    del decides["train.micro_batch"]
+    return {k: v for k, v in decides.items() if k != "data.alternates" or spec.method.name == "dpo"}
+
+
+@pytest.mark.parametrize("said", SWEEPS)
+def test_several_values_are_one_command_that_can_be_typed(
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The note's command, typed as it stands, is taken by `unlearn sweep`, and its runs are those
+    of the commands that Hydra would run, each converted alone."""
+    monkeypatch.chdir(tmp_path)
+    flags, alone = SWEEPS[said]
+    converted = convert(shlex.split(f"{TRAIN}unlearn/tofu/default -m {said}"))
+    command = next(note.do for note in converted.notes if "unlearn sweep" in note.do)
+    assert command == f"all of them: unlearn sweep spec.toml {flags}"
+    Path("spec.toml").write_text(converted.text, encoding="utf-8")
+    planned: list[Spec] = []
+
+    def watch(*given: Any) -> Any:
+        folder, runs = variants(*given)
+        planned.extend(run.spec for run in runs)
+        return folder, runs
+
+    monkeypatch.setattr("unlearn_cli.sweep.variants", watch)
+    with pytest.raises(SystemExit) as left:
+        main([*shlex.split(command.partition("unlearn ")[2]), "--dry-run"])
+    assert left.value.code == 0, capsys.readouterr().err
+    expected = [told(f"{TRAIN}unlearn/tofu/default {one}", tmp_path) for one in alone]
+    assert [same_run(spec) for spec in planned] == [same_run(spec) for spec in expected]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("forget_split=forget05,forget10", "data.forget, retain_reference.path, data.retain"),
+        ("trainer=NPO,WGA", "in a sweep method.beta would not be what it is there"),
+        ("trainer=NPO,RMU", "each needs options of its own"),
+        ("trainer.method_args.retain_loss_type=NLL,KL trainer=NPO", "method.kl_positions"),
+        ("trainer.args.logging_steps=1,2", "the same run"),
+        ("experiment=unlearn/tofu/default,unlearn/tofu/idk", "data.holdout"),
+    ],
+)
+def test_values_that_no_sweep_has_are_said(said: str, why: str) -> None:
+    """Where one value changes several keys, or options that another method loses, each is a command
+    of its own."""
+    found = notes(f"{TRAIN}unlearn/tofu/default {said}")
+
+    assert any(why in text for text in found.values()), found
+
+
+def test_evaluations_are_not_swept() -> None:
+    """`unlearn sweep` trains: several models to measure are several specs."""
+    command = f"src/eval.py experiment=eval/tofu/default {PATH}=a,b"
+
+    assert "convert one command for each value" in notes(command)[f"{PATH}=a,b"]
+    assert "unlearn evaluate spec.toml" in convert(shlex.split(command)).text
+
+
+@pytest.mark.parametrize("group", ["experiment", "trainer", "model", "data"])
+@pytest.mark.parametrize("form", ["{}=", "{}=null", "{}=''", "~{}", "~{}=x"])
+def test_a_group_that_is_needed_is_never_guessed(group: str, form: str) -> None:
+    """Hydra refuses an empty choice; without the group open-unlearning does not run. One line names
+    what was said and what would do, and the default is not taken in its place."""
+    said = form.format(group)
+    with pytest.raises(UsageError, match=re.escape(group)) as caught:
+        convert(["src/train.py", "experiment=unlearn/tofu/default", said])
+    line = caught.value.line()
+    assert line.startswith(f"{said}: ")
+    assert "e.g. " in line or "leave it out" in line
+
+
+@pytest.mark.parametrize("said", ["forget_split=", "~forget_split", "'forget_split=[a,b]'"])
+def test_what_is_to_be_forgotten_is_never_guessed(said: str) -> None:
+    """An empty split, none, or a list."""
+    with pytest.raises(UsageError, match=r"forget_split.*: names nothing that is to be forgotten"):
+        convert(shlex.split(f"{TRAIN}unlearn/tofu/default {said}"))
+
+
+OPTIMIZERS = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "paged_adamw_32bit": "adamw",
+    "adamw_8bit": "adamw_8bit",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "adamw_8bit",
+    "adafactor": "adafactor",
+}
+
+
+@pytest.mark.parametrize("theirs", OPTIMIZERS)
+def test_optimizers_become_ours(theirs: str, tmp_path: Path) -> None:
+    """By the names of transformers, for unlearning and for making a target; Adafactor's steps
+    differ, which is said."""
+    said = f"trainer.args.optim={theirs}"
+    command = f"{TRAIN}unlearn/tofu/default {said}"
+
+    assert told(command, tmp_path).train.optimizer == OPTIMIZERS[theirs]
+    assert (
+        told(f"{TRAIN}finetune/tofu/default {said}", tmp_path).target.optimizer
+        == (OPTIMIZERS[theirs])
+    )
+    assert (said in notes(command)) == (theirs == "adafactor")
+
+
+@pytest.mark.parametrize("theirs", ["sgd", "lion_8bit", "adamw_torch_4bit", "galore_adamw"])
+def test_an_optimizer_without_counterpart_is_named(theirs: str, tmp_path: Path) -> None:
+    """AdamW is then used, and said to be."""
+    command = f"{TRAIN}unlearn/tofu/default trainer.args.optim={theirs}"
+
+    assert told(command, tmp_path).train.optimizer == "adamw"
+    assert "AdamW is used" in notes(command)[f"trainer.args.optim={theirs}"]
 
 
 def test_another_model_file_alone_does_not_change_the_weights() -> None:
@@ -251,6 +426,12 @@ def test_another_model_file_alone_does_not_change_the_weights() -> None:
         (f"{TRAIN}unlearn/tofu/default trainer.args.seed=-1", "trainer.args.seed=-1: must be"),
         (f"{TRAIN}unlearn/tofu/default trainer.args.per_device_train_batch_size=0", "greater"),
         (f"{TRAIN}unlearn/tofu/default word", "no override"),
+        (f"{TRAIN}unlearn/tofu/default trainer=NPO,", "one of the values is empty"),
+        (f"{TRAIN}unlearn/tofu/default trainer=NPO,Foo", "no trainer 'Foo'"),
+        (f"{TRAIN}unlearn/tofu/default trainer.args.seed=0,-1", "trainer.args.seed=-1: must be"),
+        (f"{TRAIN}unlearn/tofu/default 'trainer.args.seed=range(3,0)'", "1 to 1000 values"),
+        (f"{TRAIN}unlearn/tofu/default 'trainer.args.seed=range(a,b)'", "the form range(0,3)"),
+        (f"{TRAIN}unlearn/tofu/default 'trainer.args.seed=glob(*)'", "choice and range alone"),
         ("python src/train.py", "no experiment is named"),
         ("ls -l", "there is no src/train.py"),
     ],
@@ -271,10 +452,53 @@ def test_a_script_is_one_command_of_several_lines() -> None:
         "experiment=unlearn/tofu/default",
         "a=b c",
     ]
-    with pytest.raises(UsageError, match="2 commands"):
-        words_of("python src/train.py a=1\npython src/eval.py b=2\n")
+    for between in ("\n", " && ", "; ", " & "):
+        with pytest.raises(UsageError, match="2 commands"):
+            words_of(f"python src/train.py a=1{between}python src/eval.py b=2\n")
     with pytest.raises(UsageError, match="no shell command"):
         words_of("python src/train.py 'a")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "{} > log.txt 2>&1",
+        "nohup {} &",
+        "{} 2> errors.txt | tee log",
+        "cd open-unlearning && {}; echo done",
+        "export CUDA_VISIBLE_DEVICES=0\nset -e\n{} >>log\necho done",
+    ],
+)
+def test_what_the_shell_does_with_a_command_is_left_out(script: str) -> None:
+    """Where its output goes, and what stands before and after, are no overrides."""
+    words = words_of(script.format("python src/train.py experiment=unlearn/tofu/default"))
+
+    assert words[-3:] == ["python", "src/train.py", "experiment=unlearn/tofu/default"]
+
+
+def test_devices_that_a_script_sets_before_share_the_batch(tmp_path: Path) -> None:
+    """8 rows x 4 accumulated x 3 devices, set in a line of its own."""
+    text = "export CUDA_VISIBLE_DEVICES=0,1,2\npython src/train.py experiment=unlearn/tofu/default"
+
+    assert spec_of(convert(words_of(text)), tmp_path).train.batch_size == 96
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("model.model_args.load_in_8bit=true", 'lora.base = "nf4"'),
+        ("model.tokenizer_args.padding_side=left", "not padded"),
+        ("model.more=1", "nothing of that name is known"),
+        ("mode=unlearn", "the tool decides this itself"),
+        ("trainer.args.optim_args=a", "no options"),
+        ("trainer.args.adam_beta1=0.8", "no options"),
+    ],
+)
+def test_a_reason_belongs_to_the_key(said: str, why: str) -> None:
+    """What is said of one key is not said of another that begins with the same letters."""
+    found = notes(f"{TRAIN}unlearn/tofu/default {said}")[said]
+
+    assert why in found.replace("are not options", "are no options")
 
 
 KEYS = st.sampled_from(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -96,6 +97,27 @@ def test_a_run_folder_is_a_retain_reference(place: Workplace, here: Here) -> Non
     found = json.loads(outcome.out)["tofu"]["forget_quality"]["value"]
     numbers = read(one, "step-4", "tofu")["table"]["numbers"]  # type: ignore[index]
     assert found == numbers["forget_quality"]["value"]
+
+
+def test_a_run_keeps_the_stored_reference_that_it_was_judged_by(
+    place: Workplace, here: Here
+) -> None:
+    """Its folder then tells the whole verdict: as a copy, without the file that was named, it shows
+    the same figures of the reference, and evidence of it is verified."""
+    assert here("run", "spec.toml", "--name", "one").code == 0
+    one = place.run_folder("one")
+    stored = place.folder / "stored.json"
+    shutil.copy(one / "evaluations" / "step-4" / "tofu.json", stored)  # any model may be one
+    named = ("--set", f"retain_reference.evaluation={stored}")
+    assert here("run", "spec.toml", "--name", "two", *named).code == 0
+    stored.unlink()
+    two = place.run_folder("two")
+    kept = read(two, "retain_reference", "tofu")
+    assert kept["table"] == read(one, "step-4", "tofu")["table"]
+    assert kept["label"] == "retain_reference"
+    assert here("certify", str(two)).code == 0
+    outcome = here("verify", str(two / "evidence.json"))
+    assert outcome.code == 0, outcome.out
 
 
 def test_any_model_of_a_run_is_measured(place: Workplace, here: Here) -> None:

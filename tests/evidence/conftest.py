@@ -33,15 +33,31 @@ forget = "forget.jsonl"
 
 [method]
 name = "npo"
+
+[require]
+"tofu.forget.probability" = "< 0.2"
 """
+VERDICT = {
+    "name": "forgotten",
+    "explanation": "Forget quality is 0.4, above 0.05: on the forget set the model cannot be told "
+    "from one that never saw it. What it cost is not known: there is no utility to compare.",
+    "missed": ["tofu.forget.probability is 0.25, required is < 0.2"],
+}
+"""What the figures below give: a p-value of 0.4 after, and next to nothing before."""
 WEIGHTS = b"these are weights"
 MODEL = "a" * 64
 UNLEARNED = "b" * 64
 
 
-def evaluation(label: str, step: int, probability: float = 0.25) -> Evaluation:
-    table = Table({}, {"forget.probability": Number(probability, "lower", n=2)})
-    return Evaluation("tofu", label, step, table, model=UNLEARNED, data="c" * 64)
+def evaluation(
+    label: str, step: int, probability: float = 0.25, quality: float = 0.4
+) -> Evaluation:
+    numbers = {
+        "forget.probability": Number(probability, "lower", n=2),
+        "forget_quality": Number(quality, "higher", n=2),
+    }
+    model = MODEL if label == "target" else UNLEARNED
+    return Evaluation("tofu", label, step, Table({}, numbers), model=model, data="c" * 64)
 
 
 @pytest.fixture
@@ -50,7 +66,7 @@ def run(tmp_path: Path) -> RunFolder:
     run.model.mkdir()
     (run.model / "model.safetensors").write_bytes(WEIGHTS)
     (run.model / "config.json").write_text("{}")
-    run.write_evaluation(evaluation("target", 0, 0.9))
+    run.write_evaluation(evaluation("target", 0, 0.9, 1e-9))
     run.write_evaluation(evaluation("unlearned", 4))
     run.append_event(Notice("done"))
     run.update_manifest(
@@ -58,7 +74,7 @@ def run(tmp_path: Path) -> RunFolder:
         inputs={"model": MODEL, "forget rows": "d" * 64},
         model=MODEL,
         unlearned=UNLEARNED,
-        verdict={"name": "forgotten", "explanation": "as the reference", "missed": []},
+        verdict=VERDICT,
         files=run.hashes(),
         finished="2025-01-31T12:00:00.000Z",
         status="finished",

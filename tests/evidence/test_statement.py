@@ -50,8 +50,8 @@ def test_the_predicate_holds_all_that_decides_the_result(run: RunFolder) -> None
     assert predicate["materials"]["spec.toml"] == spec
     found = [(e["label"], e["step"], e["figures"]) for e in predicate["evaluations"]]
     assert found == [
-        ("target", 0, {"forget.probability": 0.9}),
-        ("unlearned", 4, {"forget.probability": 0.25}),
+        ("target", 0, {"forget.probability": 0.9, "forget_quality": 1e-9}),
+        ("unlearned", 4, {"forget.probability": 0.25, "forget_quality": 0.4}),
     ]
     assert predicate["verdict"]["name"] == "forgotten"
     assert predicate["tool"] == {"name": "unlearn-cli", "version": "0.1.0"}

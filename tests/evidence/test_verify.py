@@ -18,6 +18,7 @@ from tests.evidence.conftest import evaluation, make_key
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.cli import main
 from unlearn_cli.errors import UnlearnError
+from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.evidence.verify import compare_figures, read_evidence
 from unlearn_cli.runs import RunFolder
 
@@ -64,7 +65,9 @@ def test_what_was_certified_is_verified(evidence: Path, call: Call) -> None:
         "passed form a statement about run made",
         "not checked signature the statement is not signed",
         "passed files 7 files have the hashes that are stated",
-        "passed claims as the run folder has them; verdict: forgotten",
+        "passed claims as the run folder has them",
+        "passed verdict the stored figures give it again: forgotten",
+        "passed verdict tofu.forget.probability is 0.25, required is < 0.2",
     ]
 
 
@@ -124,6 +127,153 @@ def test_a_claim_that_the_run_does_not_bear_out_is_named(
     code, out, _ = call("verify", evidence)
     assert code == 1
     assert f"failed claims {key} is not what the run folder has" in out.splitlines()
+
+
+def certify_anew(run: RunFolder, call: Call) -> None:
+    """What a forger does who can certify: every hash fits again."""
+    run.update_manifest(files=run.hashes())
+    assert call("certify", run.folder)[0] == 0
+
+
+def test_a_verdict_that_was_edited_is_found(run: RunFolder, call: Call) -> None:
+    """In manifest and statement together, so that hashes and claims hold: name, words and
+    requirements are each reached again from the stored figures."""
+    own = run.manifest["verdict"]
+    for key, value in (("name", "collapsed"), ("explanation", "Like new."), ("missed", [])):
+        run.update_manifest(verdict=own | {key: value})
+        certify_anew(run, call)
+        code, out, _ = call("verify", run.folder / "evidence.json")
+        assert code == 1
+        shown = own[key] if isinstance(own[key], str) else own[key][0]
+        failed = [line for line in out.splitlines() if line.startswith("failed")]
+        assert failed == [f"failed verdict {key} is not what the stored figures give: {shown}"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (evaluation("unlearned", 4, quality=0.01), "name is not what the stored figures give: "),
+        (
+            replace(evaluation("unlearned", 4), model="e" * 64),
+            "the evaluation tofu of the unlearned is of another model",
+        ),
+        (
+            replace(evaluation("unlearned", 4), data="e" * 64),
+            "the evaluation tofu of the unlearned is of other rows",
+        ),
+    ],
+)
+def test_an_evaluation_that_was_swapped_is_found(
+    changed: Evaluation, line: str, run: RunFolder, evidence: Path, call: Call
+) -> None:
+    """One with other figures, of another model, or on other rows: by its hash; and by the verdict
+    where the hashes were made to fit."""
+    run.write_evaluation(changed)
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert "failed files evaluations/step-4/tofu.json was changed" in out.splitlines()
+    assert f"failed verdict {line}" in out
+    certify_anew(run, call)
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert {text.split()[1] for text in out.splitlines() if text[0] == "f"} == {"verdict"}
+    assert f"failed verdict {line}" in out
+
+
+def twin(run: RunFolder) -> None:
+    run.write_evaluation(evaluation("unlearned", 9, quality=0.01))
+
+
+def stated_reference(run: RunFolder) -> None:
+    run.update_manifest(retain_reference="e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (twin, "has 2 evaluations of the unlearned by tofu"),
+        (stated_reference, "there is no evaluation of the retain reference that is stated"),
+    ],
+)
+def test_evaluations_from_which_a_verdict_could_be_chosen_are_refused(
+    change: Callable[[RunFolder], None], line: str, run: RunFolder, call: Call
+) -> None:
+    """A second evaluation of the same model, or none of a reference that is named."""
+    change(run)
+    certify_anew(run, call)
+    code, out, _ = call("verify", run.folder / "evidence.json")
+    assert code == 1
+    assert [text for text in out.splitlines() if text.startswith("failed") and line in text]
+
+
+@pytest.mark.parametrize("place", ["else/tofu.json", "step-4/deep/tofu.json", "step-4/other.json"])
+def test_an_evaluation_in_another_place_is_not_certified(
+    place: str, run: RunFolder, call: Call
+) -> None:
+    """Each stands where a run writes it; so no reader takes one that another overlooks."""
+    path = run.folder / "evaluations" / place
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(run.folder / "evaluations" / "step-4" / "tofu.json", path)
+    run.update_manifest(files=run.hashes())
+    code, _, err = call("certify", run.folder)
+    assert code == 1
+    assert f"{place}: is no file that a run writes" in err
+
+
+@pytest.mark.parametrize("name", ["model", "evaluations", "manifest.json"])
+def test_a_link_in_place_of_what_was_certified_is_found(
+    name: str, evidence: Path, run: RunFolder, tmp_path: Path, call: Call
+) -> None:
+    """Also where it leads to the same bytes: they could be changed from elsewhere."""
+    moved = (run.folder / name).rename(tmp_path / "elsewhere")
+    (run.folder / name).symlink_to(moved)
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert f"failed files {run.folder / name}: is a link, not a file" in out
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda s: s["subject"].insert(0, {**s["subject"][0], "digest": {"sha256": "0" * 64}}),
+        lambda s: s["predicate"]["materials"].update(
+            {s["subject"][0]["name"]: s["subject"].pop(0)["digest"]["sha256"]}
+        ),
+    ],
+)
+def test_files_that_are_named_twice_or_elsewhere_are_found(
+    edit: Callable[[dict[str, Any]], object], evidence: Path, call: Call
+) -> None:
+    """A file with two hashes, and one of the model that is no subject: every reader would find
+    other files stated."""
+    statement = json.loads(evidence.read_text())
+    edit(statement)
+    evidence.write_text(json.dumps(statement))
+    code, out, _ = call("verify", evidence)
+    assert code == 1
+    assert "failed claims subject is not what the run folder has" in out.splitlines()
+
+
+def test_a_key_that_stands_twice_is_refused(evidence: Path, call: Call) -> None:
+    """Of two verdicts one reader takes the first and another the last."""
+    text = evidence.read_text()
+    evidence.write_text(text.replace('"verdict": {', '"verdict": null, "verdict": {', 1))
+    code, _, err = call("verify", evidence)
+    assert code == 1
+    assert "is no evidence of this tool: 'verdict' stands twice" in err
+
+
+@pytest.mark.parametrize(
+    "threshold", ["[verdict]\nforget_quality = 0.5", "[verdict]\nforget_quality = 'x'"]
+)
+def test_thresholds_that_were_edited_are_found(threshold: str, run: RunFolder, call: Call) -> None:
+    """The verdict is held against the thresholds of the spec that lies in the folder."""
+    run.spec.write_text(f"{run.spec.read_text()}\n{threshold}\n")
+    certify_anew(run, call)
+    code, out, _ = call("verify", run.folder / "evidence.json")
+    assert code == 1
+    assert "failed verdict" in out
+    assert "passed files" in out
 
 
 def test_a_moved_folder_is_verified_where_it_is(
@@ -216,13 +366,15 @@ def test_figures_that_are_computed_again(evidence: Path) -> None:
         made = compare_figures(found, stored, [again])
         return made.status, made.details[0]
 
-    assert check() == ("passed", "1 figures computed again: the same bits")
-    near = "1 figures computed again: the largest difference is 5e-07"
+    assert check() == ("passed", "2 figures computed again: the same bits")
+    near = "2 figures computed again: the largest difference is 5e-07"
     assert check(probability=0.25 + 5e-7) == ("passed", near)
     assert check(probability=0.26) == ("failed", "tofu: forget.probability differs by 0.01")
     assert check(model="0" * 64) == ("failed", "tofu: another model")
     assert check(data="0" * 64) == ("failed", "tofu: other rows")
-    more = Table({}, {"forget.probability": Number(0.25, "lower"), "x": Number(None, "lower")})
+    assert check(settings={"inside": {}}) == ("failed", "tofu: other settings")
+    numbers = evaluation("again", 0).table.numbers
+    more = Table({}, {**numbers, "x": Number(None, "lower")})
     assert check(table=more) == ("failed", "tofu: x differs by inf")
     missing = compare_figures(found, stored, [])
     assert (missing.status, missing.details) == ("failed", ("tofu was not computed twice",))

@@ -25,8 +25,8 @@ Direction = Literal["higher", "lower", "reference"]
 Answer = Literal["answer", "paraphrase", "perturbed"]
 """Which answers of a row are scored: the true one, that in other words, the false ones."""
 MetricName = Annotated[str, "metric"]
-"""For options that name metrics: `unlearn check` says where there is none of that name. In a mapping
-from names, what a name is mapped to are its options."""
+"""For options that name metrics: `unlearn check` says where there is none of that name. In a
+mapping from names, what a name is mapped to are its options."""
 EvaluatorName = Annotated[str, "evaluator"]
 """For options that name evaluators, as `MetricName` is for metrics."""
 Need = Literal[

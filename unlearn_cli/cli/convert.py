@@ -35,7 +35,8 @@ def convert(file: TextIO | None, output: Path | None, command: tuple[str, ...]) 
 
     if (file is None) == (not command):
         raise UsageError("give either a command or --file", hint=HINT)
-    converted = convert_words(_read(file) if file else _said(command))
+    words = _read(file) if file else _said(command)
+    converted = convert_words(words, str(output)) if output else convert_words(words)
     if output:
         write_new(output, converted.text)
     else:

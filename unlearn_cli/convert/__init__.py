@@ -4,6 +4,7 @@ command.py          words -> what launches, which script, which overrides
 hydra.py            an override's text -> its value
 open_unlearning.py  its experiments, trainers and models, and which key becomes which: tables
 config.py           the configuration that its files and the overrides make together
+several.py          several values of a key -> `unlearn sweep`
 translate.py        that configuration -> a draft of a spec, and notes on what is left
 draft.py            the draft -> TOML, checked as `unlearn check` would
 """

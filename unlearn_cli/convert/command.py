@@ -17,12 +17,26 @@ ECHO = (
     "put `echo` before the command, run the script, and convert what it prints: the shell's "
     "variables are then filled in"
 )
-_OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[\w./@-]+)(?P<is>=)?(?P<value>.*)", re.DOTALL)
-_COUNTS = tuple(
-    f"--{name}"
-    for words in (("num", "processes"), ("nproc", "per", "node"), ("num", "gpus"))
-    for name in ("_".join(words), "-".join(words))
+FUNCTIONS = (
+    *("choice", "range", "glob", "interval", "shuffle", "sort", "tag", "extend_list"),
+    *("int", "float", "str", "bool", "json_str"),
 )
+"""Of Hydra's override grammar."""
+MOST = 1000
+"""Values of a sweep over one key."""
+_OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[\w./@-]+)(?P<is>=)?(?P<value>.*)", re.DOTALL)
+_SETS = re.compile(r"\s*(export\s+)?CUDA_VISIBLE_DEVICES=")
+_SEPARATORS = ("&&", "||", "|", "&", ";")
+_REDIRECTS = re.compile(r"(?:\d|&)?(?:>>?|<)(?:&\d|(.*))")
+
+
+def _spelt(*names: str) -> tuple[str, ...]:
+    return tuple(f"--{name.replace('_', mark)}" for name in names for mark in "_-")
+
+
+_TOTALS = _spelt("num_processes")
+_EACH = _spelt("nproc_per_node", "num_gpus")
+_NODES = _spelt("nnodes", "num_nodes")
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,8 @@ class Override:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.sign}{self.key}={self.text}" if self.text else f"{self.sign}{self.key}"
+        bare = self.sign == "~" and not self.text
+        return f"{self.sign}{self.key}" if bare else f"{self.sign}{self.key}={self.text}"
 
 
 @dataclass(frozen=True)
@@ -49,23 +64,43 @@ class Command:
     processes: int
     counted: str
     """Where the number of processes comes from; empty where nothing says."""
-    multirun: bool = False
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a shell command: backslashes continue lines, comments are left out.
+    """The words of the one command of open-unlearning in a script, behind the variables that are
+    set before it: backslashes continue lines, comments are left out.
 
-    Raises UsageError where a quote does not close, or where there are several commands.
+    Raises UsageError where a quote does not close, or where there are several such commands.
     """
     joined = re.sub(r"\\\s*\n", " ", text.replace("\r\n", "\n"))
-    lines = [line for line in joined.splitlines() if _is_command(line)]
-    if len(lines) > 1:
-        what = f"there are {len(lines)} commands of open-unlearning here"
-        raise UsageError(what, hint="a spec is one run: give one of them")
+    lines = [line for line in joined.splitlines() if _is_command(line) or _SETS.match(line)]
     try:
-        return shlex.split(lines[0] if lines else joined, comments=True)
+        commands = [part for line in lines or [joined] for part in _commands(line)]
     except ValueError as error:
         raise UsageError(f"this is no shell command: {error}", hint=HINT) from None
+    ours = [command for command in commands if any(map(_is_script, command))]
+    if len(ours) > 1:
+        what = f"there are {len(ours)} commands of open-unlearning here"
+        raise UsageError(what, hint="a spec is one run: give one of them")
+    before = commands[: commands.index(ours[0]) + 1] if ours else commands
+    return [word for command in before for word in command]
+
+
+def _commands(line: str) -> list[list[str]]:
+    """The words of each command of a line, without where its output goes."""
+    found: list[list[str]] = [[]]
+    words = iter(shlex.split(line, comments=True))
+    for word in words:
+        if redirection := _REDIRECTS.fullmatch(word):
+            if not redirection[1]:
+                next(words, "")
+        elif word in _SEPARATORS:
+            found.append([])
+        else:
+            found[-1].append(word.removesuffix(";"))
+            if word.endswith(";"):
+                found.append([])
+    return [command for command in found if command]
 
 
 def parse_command(words: Sequence[str]) -> Command:
@@ -88,7 +123,6 @@ def parse_command(words: Sequence[str]) -> Command:
         tuple(flags),
         processes,
         counted,
-        any(flag in ("-m", "--multirun") for flag in flags),
     )
 
 
@@ -154,14 +188,23 @@ def _override(word: str) -> Override:
 def _processes(launch: Sequence[str]) -> tuple[int, str]:
     """How many, and what says so: a flag of the launcher, or the devices that are visible."""
     told = _pairs(launch)
-    for flag in _COUNTS:
-        if told.get(flag, "").isdecimal() and int(told[flag]) > 0:
-            return int(told[flag]), f"{flag} {int(told[flag])}"
-    devices = [device for device in told.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    if devices:
-        return len(devices), f"CUDA_VISIBLE_DEVICES={','.join(devices)}"
+    total, each, nodes = (_told(told, flags) for flags in (_TOTALS, _EACH, _NODES))
+    if total:
+        return total, "the launcher"
+    if each and nodes != 0:
+        return each * (nodes or 1), "the launcher"
+    visible = told.get("CUDA_VISIBLE_DEVICES", "")
+    devices = [device for device in visible.split(",") if device]
+    if devices and "$" not in visible and nodes in (None, 1):
+        return len(devices), "CUDA_VISIBLE_DEVICES"
     launched = any(word in ("launch", "torchrun", "deepspeed") for word in launch)
-    return 1, "" if launched else "one process"
+    return 1, "" if launched or "$" in visible else "one process"
+
+
+def _told(told: Mapping[str, str], flags: Sequence[str]) -> int | None:
+    """The number behind one of the flags; 0 where it is no number, None where none is there."""
+    said = next((told[flag] for flag in flags if flag in told), None)
+    return None if said is None else int(said) if re.fullmatch(r"[1-9]\d{0,8}", said) else 0
 
 
 def _pairs(launch: Sequence[str]) -> Mapping[str, str]:
@@ -177,11 +220,29 @@ def _pairs(launch: Sequence[str]) -> Mapping[str, str]:
 
 
 def choices(override: Override) -> list[str]:
-    """The values of an override: several where it is a sweep (`a,b`).
+    """The values of an override: several where it is a sweep (`a,b`, `choice(a,b)`, `range(0,3)`).
 
-    Raises UsageError where brackets or quotes do not close.
+    Raises UsageError where brackets or quotes do not close, or one of several values is empty.
     """
     try:
-        return split_top(override.text)
+        found = _choices(override.text)
     except ValueError as error:
         raise UsageError(str(error), where=str(override)) from None
+    if len(found) > 1 and not all(value.strip() for value in found):
+        raise UsageError("one of the values is empty", where=str(override))
+    return found
+
+
+def _choices(text: str) -> list[str]:
+    function = re.fullmatch(rf"\s*({'|'.join(FUNCTIONS)})\((.*)\)\s*", text, re.DOTALL)
+    parts = split_top(function[2] if function else text)
+    if not function or function[1] == "choice":
+        return parts
+    if function[1] != "range":
+        raise ValueError("of Hydra's functions choice and range alone are known here")
+    if not 1 <= len(parts) <= 3 or not all(re.fullmatch(r"\s*-?\d{1,9}\s*", p) for p in parts):
+        raise ValueError("a range of whole numbers has the form range(0,3)")
+    bounds = [int(part) for part in parts]
+    if bounds[2:] == [0] or not 0 < len(values := range(*bounds)) <= MOST:
+        raise ValueError(f"a range has 1 to {MOST} values")
+    return [str(value) for value in values]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unlearn_cli.catalog.check import did_you_mean
-from unlearn_cli.convert.command import ECHO, Command, Override, choices
+from unlearn_cli.convert.command import ECHO, Command, Override
 from unlearn_cli.convert.hydra import Value, parse_value
 from unlearn_cli.convert.open_unlearning import (
     EXPERIMENTS,
     FINETUNE,
+    GROUPS,
     MODELS,
+    NOTES,
+    NOTHING_THERE,
     PATH,
     TRAINERS,
     TRANSFORMERS,
+    UNKNOWN,
     Experiment,
     Model,
     Trainer,
@@ -79,9 +84,13 @@ def compose(command: Command) -> Config:
     Raises UsageError for an experiment or a trainer that is not known.
     """
     notes: list[Note] = []
-    said = dict(_said(command, notes))
+    _refuse_no_group(command.overrides)
+    said = dict(_said(command))
     name, experiment = _experiment(said.pop("experiment", None))
-    trainer_name, trainer = _trainer(said.pop("trainer", None), experiment)
+    chosen = said.pop("trainer", None)
+    trainer_name, trainer = _trainer(chosen, experiment)
+    if chosen and experiment.trainer is None:
+        notes.append(Note(chosen.said, "nothing is trained", "nothing to do"))
     group = said.pop("model", None)
     model_name = _name(group) if group else experiment.model
     model = MODELS.get(model_name)
@@ -119,18 +128,31 @@ def _fitting(experiment: Experiment, trainer: str) -> Mapping[str, Value]:
     }
 
 
-def _said(command: Command, notes: list[Note]) -> Iterator[tuple[str, Setting | None]]:
+def _refuse_no_group(overrides: Sequence[Override]) -> None:
+    """Of a group that a run needs, Hydra refuses an empty choice, and open-unlearning none."""
+    for override in overrides:
+        taken_away = override.sign == "~" and override.key in GROUPS
+        if taken_away and override.key != "eval":  # then nothing is measured, there
+            what = f"a run needs its {override.key}"
+        elif not taken_away and override.key in GROUPS and _is_nothing(override.text):
+            what = f"there is no {override.key} without a name"
+        else:
+            continue
+        raise UsageError(what, where=str(override), hint=GROUPS[override.key])
+
+
+def _is_nothing(text: str) -> bool:
+    return text.strip().lower() in ("", "null", "~", "''", '""')
+
+
+def _said(command: Command) -> Iterator[tuple[str, Setting | None]]:
     """Key -> setting for every override; None where it takes the key away."""
     for override in command.overrides:
         if override.sign == "~":
             yield override.key, None
             continue
-        values = choices(override)
-        if len(values) > 1:
-            grid = f"unlearn sweep SPEC --grid KEY={override.text}"
-            notes.append(Note(str(override), "the first of the values is taken", grid))
         try:
-            value = parse_value(values[0])
+            value = parse_value(override.text)
         except ValueError as error:
             raise UsageError(str(error), where=str(override)) from None
         yield from _flat(override.key, value, override)
@@ -153,11 +175,18 @@ def _removed(
         for name in gone:
             _take_away(name, files)
         if not gone:
-            notes.append(Note(f"~{key}", "there is nothing to take away", "nothing to do"))
+            notes.append(Note(f"~{key}", *reason(key, NOTHING_THERE)))
     for key in [key for key, setting in said.items() if setting and setting.value is None]:
         _take_away(key, files)
     kept = {key: setting for key, setting in said.items() if setting is not None}
     return {key: setting for key, setting in kept.items() if not _is_default(key, setting)}
+
+
+def reason(key: str, unknown: tuple[str, str] = UNKNOWN) -> tuple[str, str]:
+    """Why a key has no counterpart, and what to do."""
+    whole = r"(?:(?<=\W|_)|(?![a-z]))"  # `mode` is no beginning of `model`
+    fitting = [start for start in NOTES if re.match(re.escape(start) + whole, key)]
+    return NOTES[max(fitting, key=len)] if fitting else unknown
 
 
 def _is_default(key: str, setting: Setting) -> bool:

@@ -44,17 +44,21 @@ class Draft:
         self.entries[path] = value, why or (setting.file if setting else "")
         self.origins[path] = Origin(setting.said if setting else key)
 
-    def check(self) -> None:
-        """Raise SpecError where `unlearn check` would, naming what was said."""
+    def tree(self) -> Tree:
+        """The spec with the preset under it."""
         tree = read_tree(self.preset)
         tree.overlay(Tree(self._data(), self.origins))
-        if problems := problems_of(tree):
+        return tree
+
+    def check(self) -> None:
+        """Raise SpecError where `unlearn check` would, naming what was said."""
+        if problems := problems_of(self.tree()):
             raise SpecError(problems)
 
-    def toml(self, words: Sequence[str], run: str, notes: Sequence[Note]) -> str:
-        """The text of the file."""
+    def toml(self, words: Sequence[str], file: str, run: str, notes: Sequence[Note]) -> str:
+        """The text of the file, whose beginning says how to check and to run it."""
         lines = [*comment(f"From open-unlearning: {_printable(shlex.join(words))}")]
-        lines += comment(f"Check it with `unlearn check`; then `{run}`.")
+        lines += comment(_printable(f"Check it with `unlearn check {file}`; then `{run}`."))
         lines += comment("Paths that are not absolute are looked for beside this file.")
         lines += ["", f"extends = {toml_value(self.preset)}", *self._table(())]
         for name in Spec.model_fields:

@@ -262,11 +262,34 @@ DIRECT: Mapping[str, str] = {
 }
 """Keys that only change their name."""
 
+OPTIMIZERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "paged_adamw_32bit"),
+        "adamw",
+    ),
+    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"), "adamw_8bit"),
+    "adafactor": "adafactor",
+}
+"""Names that transformers gives its optimizers; paged state stands in plain memory here."""
+
+GROUPS: Mapping[str, str] = {
+    "experiment": "e.g. experiment=unlearn/tofu/default",
+    "trainer": "e.g. trainer=NPO; without it the experiment names one",
+    "model": "e.g. model=Llama-3.2-1B-Instruct; without it the experiment names one",
+    "data": "leave it out: the experiment names the data",
+    "eval": "leave it out: the experiment names what is measured",
+}
+"""Groups of files of which a run needs one each, and what to write."""
+
+_CONSTANTS = "an optimizer's own constants are not options", "compare with their defaults"
 _OURS = "the tool decides this itself", "nothing to do"
-_ADAMW = "AdamW in 32 bit is what [train] uses", "nothing to do; others: train.optimizer"
 NOTES: Mapping[str, tuple[str, str]] = {
-    f"{ARGS}optim": _ADAMW,
-    f"{ARGS}adam_": ("AdamW's own constants are not options", "compare with their defaults"),
+    f"{ARGS}optim": (
+        "there is no such optimizer here: AdamW is used",
+        'nothing to do, or set train.optimizer = "adamw_8bit" or "adafactor"',
+    ),
+    f"{ARGS}adam_": _CONSTANTS,
+    f"{ARGS}optim_": _CONSTANTS,
     f"{ARGS}ddp_": _OURS,
     f"{ARGS}bf16": ("the weights' type decides", "see model.dtype and train.mixed_precision"),
     f"{ARGS}fp16": ("the weights' type decides", "see train.mixed_precision"),
@@ -305,9 +328,15 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "mode": _OURS,
     "question_key": ("paraphrased questions are a stress test", 'add evaluator = "paraphrase"'),
     f"{MODEL}device_map": _OURS,
+    f"{MODEL}load_in_": (
+        "weights are held in 4 bits under an adapter alone",
+        'set lora.rank and lora.base = "nf4", see docs/reference/spec.md',
+    ),
+    "model.tokenizer_args.padding": ("rows are not padded", "nothing to do"),
     TEMPLATE: ("the tokenizer's chat template is used", "see [template]"),
     "handler": _OURS,
     "trainer.handler": _OURS,
 }
 """Beginning of a key without counterpart -> why, and what to do. The longest that fits counts."""
 UNKNOWN = "nothing of that name is known here", "look for it in docs/reference/spec.md"
+NOTHING_THERE = "there is nothing to take away", "nothing to do"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn_cli.convert.command import Command, parse_command
-from unlearn_cli.convert.config import Config, Note, Setting, compose
+from unlearn_cli.convert.config import Config, Note, Setting, compose, reason
 from unlearn_cli.convert.draft import Draft
 from unlearn_cli.convert.hydra import Value
 from unlearn_cli.convert.open_unlearning import (
@@ -18,16 +19,16 @@ from unlearn_cli.convert.open_unlearning import (
     DTYPES,
     METHOD,
     MODEL,
-    NOTES,
+    OPTIMIZERS,
     PATH,
     REQUIRED,
     RETAIN_MODELS,
     RETAIN_TERMS,
     SCHEDULES,
     TEMPLATE,
-    UNKNOWN,
     Trainer,
 )
+from unlearn_cli.convert.several import FIRST, ONE_BY_ONE, Axis, apart, sweep
 from unlearn_cli.errors import UsageError
 
 
@@ -39,17 +40,35 @@ class Converted:
     notes: tuple[Note, ...]
 
 
-def convert(words: Sequence[str]) -> Converted:
+def convert(words: Sequence[str], file: str = "spec.toml") -> Converted:
     """Turn a command of open-unlearning into a spec that passes `unlearn check`.
 
     Args:
         words: the command line: variables and launcher, script, overrides.
+        file: where the spec is to be written; the commands that it tells of name it.
 
     Raises:
         UsageError: it is no such command, or names an experiment or trainer that is not known.
         SpecError: a value is none that the spec takes; names what was said.
     """
-    command = parse_command(words)
+    command, axes = apart(parse_command(words))
+    config, draft = _one(command)
+    name = shlex.quote(file)
+    several = [
+        (axis, [draft, *(_one(axis.single(command, value))[1] for value in axis.values[1:])])
+        for axis in axes
+    ]
+    swept, said = sweep(name, several) if config.experiment.trainer else ("", _not_swept(axes))
+    notes = tuple(dict.fromkeys((*said, *config.notes, *_left(config))))
+    return Converted(draft.toml(words, name, swept or _run(config, command, name), notes), notes)
+
+
+def _not_swept(axes: Sequence[Axis]) -> list[Note]:
+    return [Note(str(axis), FIRST, ONE_BY_ONE) for axis in axes]
+
+
+def _one(command: Command) -> tuple[Config, Draft]:
+    """The configuration of a command in which each key has one value, and its spec."""
     config = compose(command)
     draft = Draft(_preset(config))
     if not config.experiment.target:
@@ -66,8 +85,7 @@ def convert(words: Sequence[str]) -> Converted:
         _checkpoints(config, draft)
     _evaluate(config, draft)
     draft.check()
-    notes = (*config.notes, *_left(config))
-    return Converted(draft.toml(command.words, _run(config, command), notes), notes)
+    return config, draft
 
 
 def _preset(config: Config) -> str:
@@ -111,12 +129,16 @@ def _tofu(config: Config, draft: Draft) -> None:
     if config.experiment.target:
         return _tofu_target(config, draft)
     forget, retain = config.get("forget_split"), config.get("retain_split")
+    if forget is None or not isinstance(forget.value, str) or not forget.value:
+        where, hint = forget.said if forget else "forget_split", "e.g. forget_split=forget10"
+        raise UsageError("names nothing that is to be forgotten", where=where, hint=hint)
     draft.put("data.forget", _text(forget), forget)
-    draft.put("data.holdout", *_pair(config, "holdout_split"))
+    holdout = config.get("holdout_split")
+    draft.put("data.holdout", _text(holdout) or None, holdout)
     rest = _rest(_text(forget))
     if retain and retain.value == rest:
         draft.put("data.retain", rest, retain)
-    elif retain and config.experiment.trainer:
+    elif retain and retain.value and config.experiment.trainer:
         why = f"{retain.value} is not what {_text(forget)} leaves"
         _note(config, "retain_split", why, f"here the rest is kept: {rest or 'set data.retain'}")
     return _tofu_reference(config, draft, rest)
@@ -211,10 +233,24 @@ def _length(config: Config, draft: Draft) -> None:
     steps, epochs = config.get(f"{ARGS}max_steps"), config.get(f"{ARGS}num_train_epochs")
     if steps and not (isinstance(steps.value, int) and steps.value <= 0):
         draft.put("train.steps", steps.value, steps)
+        if epochs and not epochs.file:
+            _note(config, epochs.said, f"{steps.said} counts more", "nothing to do")
     elif epochs:
         draft.put(f"{table}.epochs", epochs.value, epochs)
+    _optimizer(config, f"{table}.optimizer", draft)
     schedule = _choice(config, f"{ARGS}lr_scheduler_type", SCHEDULES)
     draft.put(f"{table}.schedule", schedule, config.get(f"{ARGS}lr_scheduler_type"))
+
+
+def _optimizer(config: Config, key: str, draft: Draft) -> None:
+    """Of what is said; AdamW is the default there and here."""
+    setting = config.settings.get(f"{ARGS}optim")
+    ours = OPTIMIZERS.get(_text(setting).lower())
+    if ours:
+        draft.put(key, ours, config.get(f"{ARGS}optim"))
+    if setting and ours == "adafactor":
+        why = "steps follow the size of each tensor here, there the learning rate alone"
+        _note(config, setting.said, why, "tune the learning rate again")
 
 
 def _batch(config: Config, command: Command, draft: Draft) -> None:
@@ -228,7 +264,7 @@ def _batch(config: Config, command: Command, draft: Draft) -> None:
     draft.put("train.micro_batch", each, why="changes speed and memory alone")
     if not command.counted:
         do = f"multiply {table}.batch_size by them"
-        _note(config, "accelerate launch", "how many processes is not said; 1 is taken", do)
+        _note(config, "launcher", "how many processes is not said; 1 is taken", do)
 
 
 def _count(config: Config, name: str) -> int:
@@ -327,19 +363,14 @@ def _every(config: Config, what: str, words: dict[str, str]) -> str | int | None
 
 def _left(config: Config) -> list[Note]:
     """Notes on what was said and not read."""
-    return [Note(setting.said, *_reason(key)) for key, setting in config.unread()]
+    return [Note(setting.said, *reason(key)) for key, setting in config.unread()]
 
 
-def _reason(key: str) -> tuple[str, str]:
-    fitting = [start for start in NOTES if key.startswith(start)]
-    return NOTES[max(fitting, key=len)] if fitting else UNKNOWN
-
-
-def _run(config: Config, command: Command) -> str:
+def _run(config: Config, command: Command, file: str) -> str:
     if config.experiment.trainer is None:
-        return "unlearn evaluate FILE"
+        return f"unlearn evaluate {file}"
     several = f" --processes {command.processes}" if command.processes > 1 else ""
-    return f"unlearn run FILE{several}"
+    return f"unlearn run {file}{several}"
 
 
 def _pair(config: Config, key: str) -> tuple[Value, Setting | None]:

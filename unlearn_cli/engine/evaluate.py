@@ -32,7 +32,7 @@ from unlearn_cli.engine.sharding import UNSHARDED, change_weight, part
 from unlearn_cli.engine.target import fine_tune_briefly
 from unlearn_cli.environment import versions
 from unlearn_cli.errors import RunError, UsageError
-from unlearn_cli.evaluations import Evaluation, Generated
+from unlearn_cli.evaluations import INSIDE, Evaluation, Generated
 from unlearn_cli.events import EvaluationDone
 from unlearn_cli.files import write_atomically
 from unlearn_cli.runs import RunFolder
@@ -69,7 +69,7 @@ class Job:
     def settings(self, encoder: Encoder) -> dict[str, Any]:
         """All that decides its figures, besides model and rows, as JSON gives it back."""
         own = dataclasses.asdict(self.plugin)
-        inside = {} if self.inner is self.plugin else {"inside": dataclasses.asdict(self.inner)}
+        inside = {} if self.inner is self.plugin else {INSIDE: dataclasses.asdict(self.inner)}
         found = own | inside | {"encoding": encoder.fingerprint}
         plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
         return plain
@@ -266,7 +266,7 @@ class _Measuring:
             data=self.session.data_hash,
             settings=job.settings(self.encoder),
             samples=samples,
-        )
+        ).finite()  # what is judged now is what the file says later
         if kept and self.session.accelerator.is_main_process:
             write_atomically(kept, evaluation.to_json())
         self.session.accelerator.wait_for_everyone()

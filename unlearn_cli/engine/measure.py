@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from unlearn_cli.engine.evaluate import Evaluations
@@ -29,7 +30,10 @@ def evaluate_reference(
     session = evaluations.session
     stored = session.spec.retain_reference.evaluation
     if stored:
-        return _stored(evaluations, Path(stored))
+        found = _stored(evaluations, Path(stored))
+        for evaluation in found if folder else ():  # the folder has all that its verdict is made of
+            evaluations.report(evaluation, folder)
+        return found
     path = models.retain_reference()
     if path is None:
         session.emit(Notice(NO_REFERENCE))
@@ -46,12 +50,16 @@ def _stored(evaluations: Evaluations, path: Path) -> list[Evaluation]:
     """What a file or run folder tells of the retain reference, for the evaluators of the spec."""
     found = read_stored(path)
     if isinstance(found, list):
-        return found
-    made = [
-        found.evaluation(name, metrics, ids_by_set(probes), data="", settings={"log": found.tool})
-        for name, metrics, probes in evaluations.of_rows()
-        if found.covers(metrics)
-    ]
+        asked = {job.name for job in evaluations.jobs}
+        kept = [evaluation for evaluation in found if evaluation.evaluator in asked]
+        made = [replace(evaluation, label="retain_reference", step=0) for evaluation in kept]
+    else:
+        told = {"log": found.tool}
+        made = [
+            found.evaluation(name, metrics, ids_by_set(probes), data="", settings=told)
+            for name, metrics, probes in evaluations.of_rows()
+            if found.covers(metrics)
+        ]
     if not made:
         evaluations.session.emit(Notice(f"{path} has nothing that this spec measures"))
     return made

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.api.evaluate import Number
 from unlearn_cli.engine import titles
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.evaluate import Evaluations
@@ -38,10 +38,9 @@ from unlearn_cli.events import (
     RunFinished,
     Sample,
 )
-from unlearn_cli.require import missed
+from unlearn_cli.judgement import judgement
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.spec.tables import Spec
-from unlearn_cli.verdict import Stressed, judge
 
 
 def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> RunFolder:
@@ -254,39 +253,21 @@ class Run:
         return [there[name] for name in names]
 
     def _finish(self, after: list[Evaluation], model: str, seconds: float) -> RunFinished:
-        main = after[0].evaluator if after else ""
-        verdict = judge(
-            after[0].table if after else None,
-            _table_of(self.before, main),
-            _table_of(self.references, main),
-            self.spec.verdict,
-            {
-                evaluation.evaluator: Stressed(
-                    evaluation.table, _table_of(self.references, evaluation.evaluator)
-                )
-                for evaluation in after
-                if evaluation.evaluator in self.evaluations.stress_tests
-            },
-        )
-        failed = missed(self.spec.require, after, verdict.name)
-        told = {"name": verdict.name, "explanation": verdict.explanation, "missed": failed}
-        self._manifest(unlearned=model, verdict=told)
+        measured = [*self.before, *after, *self.references]
+        judged = judgement(measured, self.spec.verdict, self.spec.require)
+        self._manifest(unlearned=model, verdict=judged)
         return RunFinished(
-            verdict=verdict.name,
-            explanation=verdict.explanation,
+            verdict=judged.name,
+            explanation=judged.explanation,
             folder=str(self.folder.folder),
             seconds=seconds,
             samples=_samples(self.before, after),
-            missed=failed,
+            missed=judged.missed,
         )
 
     def _manifest(self, **values: Any) -> None:
         if self.session.accelerator.is_main_process:
             self.folder.update_manifest(**values)
-
-
-def _table_of(evaluations: list[Evaluation], name: str) -> Table | None:
-    return next((e.table for e in evaluations if e.evaluator == name), None)
 
 
 def _number(evaluations: list[Evaluation], name: str | None) -> Number:

@@ -28,4 +28,4 @@ def stress(label: str, evaluator: str) -> str:
 
 
 def _spaced(label: str) -> str:
-    return label.replace("_", " ")
+    return "model again" if label == "again" else label.replace("_", " ")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from unlearn_cli.errors import DataError, RunError
 from unlearn_cli.evaluations import Evaluation
 from unlearn_cli.evidence.rows import hash_rows
-from unlearn_cli.files import sha256
 from unlearn_cli.results import read_spec, refuse_unfinished
-from unlearn_cli.runs import RunFolder
+from unlearn_cli.runs import Judged, RunFolder, hash_file
+from unlearn_cli.shapes import defaults
 
 if TYPE_CHECKING:
     from unlearn_cli.api.data import Row
@@ -46,7 +47,7 @@ def make_statement(run: RunFolder) -> dict[str, Any]:
 
 def hashes(run: RunFolder) -> dict[str, str]:
     """SHA-256 (hex) of every file that the statement covers, by its path in the run folder."""
-    logs = {name: sha256(run.folder / name) for name in LOGS if (run.folder / name).is_file()}
+    logs = {name: hash_file(run.folder / name) for name in LOGS if (run.folder / name).is_file()}
     return run.hashes() | logs
 
 
@@ -110,6 +111,7 @@ def _predicate(run: RunFolder, materials: Mapping[str, str]) -> dict[str, Any]:
     manifest, spec = run.manifest, read_spec(run)
     try:
         environment = manifest["environment"]
+        verdict = defaults(Judged) | manifest["verdict"]
         return {
             "tool": {"name": "unlearn-cli", "version": environment["unlearn-cli"]},
             "run": {
@@ -124,7 +126,7 @@ def _predicate(run: RunFolder, materials: Mapping[str, str]) -> dict[str, Any]:
             "result": manifest["unlearned"],
             "materials": dict(materials),
             "evaluations": [_evaluation(run, name) for name in materials if _is_evaluation(name)],
-            "verdict": manifest["verdict"],
+            "verdict": {item.name: verdict[item.name] for item in fields(Judged)},
             "environment": environment,
         }
     except (KeyError, TypeError) as error:
@@ -137,6 +139,8 @@ def _is_evaluation(name: str) -> bool:
 
 def _evaluation(run: RunFolder, name: str) -> dict[str, Any]:
     found = Evaluation.read(run.folder / name)
+    if run.name_of(run.place(found)) != name:
+        raise RunError("is no file that a run writes", where=str(run.folder / name))
     return {
         "file": name,
         "evaluator": found.evaluator,

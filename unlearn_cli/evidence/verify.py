@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ from unlearn_cli.evidence.form import Envelope, Statement
 from unlearn_cli.evidence.rows import holds
 from unlearn_cli.evidence.signing import is_signed
 from unlearn_cli.evidence.statement import changes, files_of, hashes, make_statement
-from unlearn_cli.files import parse_json, read_text
+from unlearn_cli.files import parse_json, plain, read_text
+from unlearn_cli.judgement import judge_again
 from unlearn_cli.runs import RunFolder
+from unlearn_cli.safe_text import redact
 
 TOLERANCE = 1e-6
 """Largest difference of a figure that is computed again."""
@@ -65,12 +68,30 @@ def read_evidence(path: Path) -> Evidence:
         RunError: the file cannot be read, is cut, or is something else; says where.
     """
     where = str(path)
-    parsed = parse_json(read_text(path), where)
+    parsed = _parse(read_text(path), where)
     if not (isinstance(parsed, dict) and "payload" in parsed):
         return Evidence(path, _of_form(Statement, parsed, where), None)
     envelope = _of_form(Envelope, parsed, where)
     text = b64decode(envelope["payload"]).decode("utf-8", "replace")
-    return Evidence(path, _of_form(Statement, parse_json(text, where), where), envelope)
+    return Evidence(path, _of_form(Statement, _parse(text, where), where), envelope)
+
+
+def _parse(text: str, where: str) -> Any:
+    """JSON in which no key stands twice: of two values, readers would take different ones."""
+    parsed = parse_json(text, where)
+    try:
+        json.loads(text, object_pairs_hook=_once)
+    except ValueError as error:
+        raise RunError(f"is no evidence of this tool: {error}", where=where) from None
+    return parsed
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
+        raise ValueError(f"{twice!r} stands twice")
+    return found
 
 
 def verify(
@@ -92,6 +113,7 @@ def verify(
     if run:
         yield _files(evidence, run)
         yield _claims(evidence, run)
+        yield _verdict(evidence, run)
     else:
         hint = "no run folder around the file: name it with --run"
         yield Check("files", "not checked", (hint,))
@@ -110,6 +132,8 @@ def compare_figures(
     result = evidence.predicate["result"]
     wrong += [f"{name}: another model" for name in both if now[name].model != result]
     wrong += [f"{name}: other rows" for name in both if now[name].data != before[name].data]
+    same = [name for name in both if now[name].settings == before[name].settings]
+    wrong += [f"{name}: other settings" for name in both if name not in same]
     gaps = {
         f"{name}: {figure}": _gap(one.get(figure), other.get(figure))
         for name in both
@@ -120,8 +144,8 @@ def compare_figures(
     if wrong:
         return Check("evaluation", "failed", tuple(wrong))
     largest = max(gaps.values(), default=0.0)
-    same = f"the largest difference is {largest:.2g}" if largest else "the same bits"
-    return Check("evaluation", "passed", (f"{len(gaps)} figures computed again: {same}",))
+    apart = f"the largest difference is {largest:.2g}" if largest else "the same bits"
+    return Check("evaluation", "passed", (f"{len(gaps)} figures computed again: {apart}",))
 
 
 def _gap(one: Number | None, other: Number | None) -> float:
@@ -159,17 +183,65 @@ def _files(evidence: Evidence, run: RunFolder) -> Check:
 def _claims(evidence: Evidence, run: RunFolder) -> Check:
     """What is stated beside hashes follows from the folder, so it is made again."""
     try:
-        made = make_statement(run)["predicate"]
+        made = _told(make_statement(run))
     except UnlearnError as error:
         return Check("claims", "failed", (error.line(),))
-    told = {key: value for key, value in evidence.predicate.items() if key != "forgetRows"}
-    hashed = {"materials"}
-    wrong = [key for key in sorted({*made, *told} - hashed) if made.get(key) != told.get(key)]
+    told = _told(evidence.statement)
+    wrong = [key for key in sorted({*made, *told}) if made.get(key) != told.get(key)]
     if wrong:
         lines = (f"{key} is not what the run folder has" for key in wrong)
         return Check("claims", "failed", tuple(lines))
-    verdict = evidence.predicate["verdict"]["name"]
-    return Check("claims", "passed", (f"as the run folder has them; verdict: {verdict}",))
+    return Check("claims", "passed", ("as the run folder has them",))
+
+
+def _told(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is stated beside hashes, which `_files` compares, and rows, which have a salt."""
+    predicate = {k: v for k, v in statement["predicate"].items() if k != "forgetRows"}
+    subject = [item["name"] for item in statement["subject"]]
+    return predicate | {"subject": subject, "materials": sorted(predicate["materials"])}
+
+
+def _verdict(evidence: Evidence, run: RunFolder) -> Check:
+    """What is stated as verdict, against the one that the stored evaluations give."""
+    stated = evidence.predicate["verdict"]
+    try:
+        wrong = _of_others(evidence.predicate, run.evaluations())
+        text = json.dumps(plain(judge_again(run)), ensure_ascii=False)
+        again = json.loads(redact(text))  # as a manifest has it
+    except UnlearnError as error:
+        return Check("verdict", "failed", (error.line(),))
+    wrong += [
+        f"{key} is not what the stored figures give: {_shown(again[key])}"
+        for key in stated
+        if stated[key] != again[key]
+    ]
+    if wrong:
+        return Check("verdict", "failed", tuple(wrong))
+    lines = (f"the stored figures give it again: {stated['name']}", *stated["missed"])
+    return Check("verdict", "passed", lines)
+
+
+def _of_others(predicate: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[str]:
+    """A line for each evaluation that enters the verdict and is of another model than stated, or of
+    other rows than the first. Logs of other tools name neither."""
+    models = {
+        "target": predicate["inputs"].get("model"),
+        "unlearned": predicate["result"],
+        "retain_reference": predicate["retainReference"],
+    }
+    own = [e for e in evaluations if e.label in models]
+    found = [e for e in own if e.data or e.label != "retain_reference"]
+    if models["retain_reference"] and own and not any(e.label == "retain_reference" for e in own):
+        return ["there is no evaluation of the retain reference that is stated"]
+    place = "the evaluation {0.evaluator} of the {0.label} is of {1}"
+    wrong = [
+        place.format(e, "another model") for e in found if models[e.label] not in (e.model, None)
+    ]
+    return wrong + [place.format(e, "other rows") for e in found if e.data != found[0].data]
+
+
+def _shown(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else "; ".join(value) or "nothing"
 
 
 def _row(evidence: Evidence, text: str) -> Check:
