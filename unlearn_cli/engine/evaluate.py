@@ -25,10 +25,11 @@ from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.lora import folded
 from unlearn_cli.engine.models import Loaded
+from unlearn_cli.engine.parts import UNSHARDED
 from unlearn_cli.engine.quantized import dequantized
 from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.engine.session import Session
-from unlearn_cli.engine.sharding import UNSHARDED, change_weight, part
+from unlearn_cli.engine.sharding import change_weight, live_state, part
 from unlearn_cli.engine.target import fine_tune_briefly
 from unlearn_cli.environment import versions
 from unlearn_cli.errors import RunError, UsageError
@@ -139,7 +140,7 @@ class Evaluations:
         for job in self.jobs:
             if not isinstance(job.inner, Harness):
                 job.asked(self.session.bundle)
-            elif self.session.sharded:  # each process would run as many passes as it likes
+            elif self.session.sharding:  # each process would run as many passes as it likes
                 what = "measures the model itself, which goes with no sharded model"
                 raise UsageError(what, where=f"[[evaluate]] {job.name}", hint=UNSHARDED)
 
@@ -328,12 +329,12 @@ def title(spec: Spec, label: str, evaluator: str) -> str:
 @contextmanager
 def restored(model: torch.nn.Module) -> Iterator[None]:
     """Within, the model may be changed; afterwards its weights have the bits that they had."""
-    kept = {name: part(value).to("cpu", copy=True) for name, value in model.state_dict().items()}
+    kept = {name: part(value).to("cpu", copy=True) for name, value in live_state(model).items()}
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     try:
         yield
     finally:
-        for name, value in model.state_dict().items():
+        for name, value in live_state(model).items():
             part(value).copy_(kept[name])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(trained[name])

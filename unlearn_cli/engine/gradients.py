@@ -19,7 +19,7 @@ from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
-from unlearn_cli.engine.sharding import spread, whole
+from unlearn_cli.engine.sharding import part, shape, spread, whole
 from unlearn_cli.engine.update import Backward
 
 Losses = dict[str, Tensor]
@@ -85,12 +85,12 @@ class Gradients:
         zero = torch.zeros((), dtype=sum_type(device), device=device)
         sums, tokens = {term.name: zero for term in terms}, 0
         work = self.parts(terms, step)
-        for number, part in enumerate(work):
+        for number, taken in enumerate(work):
             with self.into.passing(last=sync and number == len(work) - 1):
-                values = self.backward(part, weights)
+                values = self.backward(taken, weights)
             for name, value in values.items():
                 sums[name] = sums[name] + value
-            tokens += part.tokens if part.counts else 0
+            tokens += taken.tokens if taken.counts else 0
         return sums, tokens
 
     def parts(self, terms: Sequence[Term], step: Step) -> list[Part]:
@@ -245,19 +245,19 @@ def add_step(
 @torch.no_grad()
 def shifted(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> Iterator[None]:
     """Within, the parameters are moved; afterwards they have the bits that they had."""
-    kept = [parameter.detach().clone() for parameter in parameters]
+    kept = [part(parameter).clone() for parameter in parameters]
     _move(parameters, shift)
     try:
         with torch.enable_grad():
             yield
     finally:
         for parameter, before in zip(parameters, kept, strict=True):
-            parameter.copy_(before)
+            part(parameter).copy_(before)
 
 
 def _move(parameters: Sequence[nn.Parameter], shift: Iterable[Tensor]) -> None:
     for parameter, by in zip(parameters, shift, strict=True):
-        parameter.add_(by)
+        part(parameter).add_(part(by))
 
 
 def _uphill(into: Backward, parameters: Sequence[nn.Parameter], length: float) -> Iterator[Tensor]:
@@ -277,7 +277,7 @@ def _noise(
     seed = hash((smoothing.seed, number, sample)) % 2**63
     generator = torch.Generator().manual_seed(seed)
     for parameter in parameters:
-        drawn = torch.randn(parameter.shape, generator=generator)
+        drawn = torch.randn(shape(parameter), generator=generator)
         noise = (drawn * float(smoothing.noise_sigma or 0)).to(parameter.dtype)
         yield spread(noise, parameter).to(parameter.device)
 

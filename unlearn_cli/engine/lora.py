@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_cli.engine.quantized import dequantize
-from unlearn_cli.engine.sharding import is_sharded, shard_added, spread
+from unlearn_cli.engine.sharding import is_sharded, live_state, opened, shard_added, take
 from unlearn_cli.errors import ModelError, UsageError
 from unlearn_cli.spec.tables import LoraTable
 
@@ -107,7 +107,7 @@ def adapt(model: Any, layers: Sequence[str], table: LoraTable, *, base: str, see
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not _is_own(name))
     if is_sharded(model):
-        shard_added([layer for _, layer in _layers(model)], own)
+        shard_added(model, [layer for _, layer in _layers(model)], own)
 
 
 def adapter_config(model: Any) -> Any | None:
@@ -134,12 +134,14 @@ def folded(model: nn.Module) -> Iterator[None]:
     with rounding: restore the weights where their bits matter."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
-        layer.merge()
+        with opened(layer):
+            layer.merge()
     try:
         yield
     finally:
         for layer in layers:
-            layer.unmerge()
+            with opened(layer):
+                layer.unmerge()
 
 
 def merge(model: Any) -> None:
@@ -147,7 +149,8 @@ def merge(model: Any) -> None:
     weights has 4 bits."""
     dequantize(model)
     for name, layer in list(_layers(model)):
-        layer.merge()
+        with opened(layer):
+            layer.merge()
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, layer.get_base_layer())
     if adapter_config(model) is not None:
@@ -183,14 +186,15 @@ def write_adapter(model: Any, folder: Path, weights: dict[str, Tensor] | None = 
 
 def read_adapter(model: Any, folder: Path) -> None:
     """Give the adapter of a model the weights that `write_adapter` wrote."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    now = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    now = get_peft_model_state_dict(
+        model, live_state(model), adapter_name=NAME, save_embedding_layers=False
+    )
     stored = load_file(folder / WEIGHTS)
     plain = {name.removeprefix("base_model.model."): value for name, value in stored.items()}
-    parts = {name: spread(value, now[name]) for name, value in plain.items()}
-    set_peft_model_state_dict(model, parts, adapter_name=NAME)
+    take(now, plain)
 
 
 def attach(model: Any, path: str, revision: str | None = None) -> None:

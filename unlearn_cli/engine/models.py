@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from unlearn_cli.engine.lora import adapter_config, attach, base_of, read_adapter, write_adapter
 from unlearn_cli.engine.quantized import four_bits, keep_bits
-from unlearn_cli.engine.sharding import is_sharded, one_after_another, spread, whole, whole_weights
+from unlearn_cli.engine.sharding import (
+    is_sharded,
+    live_state,
+    one_after_another,
+    shape,
+    take,
+    whole,
+    whole_weights,
+)
 from unlearn_cli.errors import ModelError, RunError, UnlearnError
 from unlearn_cli.spec.tables import ModelTable
 
@@ -258,9 +266,9 @@ def fingerprint(model: nn.Module) -> str:
     """sha256 of names, types, shapes and bytes of all weights: the content of a model. Every
     process must ask."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = whole(tensor.detach()).cpu().contiguous().flatten()
+    for name, tensor in sorted(live_state(model).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(shape(tensor))}".encode())
+        flat = whole(tensor).detach().cpu().contiguous().flatten()
         if flat.numel():
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -284,13 +292,12 @@ def read_weights(model: Any, folder: Path) -> None:
         return
     dtypes = (value.dtype for value in model.parameters())
     widest = reduce(torch.promote_types, dtypes)  # holds them all exactly; copying narrows
-    now = model.state_dict()
 
-    def stored() -> dict[str, Tensor]:
-        read = type(model).from_pretrained(folder, dtype=widest, use_safetensors=True)
-        return {name: spread(value, now[name]) for name, value in read.state_dict().items()}
+    def read() -> None:
+        stored = type(model).from_pretrained(folder, dtype=widest, use_safetensors=True)
+        take(live_state(model), stored.state_dict())
 
-    model.load_state_dict(one_after_another(stored, wanted=is_sharded(model)))
+    one_after_another(read, wanted=is_sharded(model))
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, *, main: bool = True) -> None:

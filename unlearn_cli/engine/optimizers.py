@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from unlearn_cli.engine.sharding import shape
+
 if TYPE_CHECKING:
     from unlearn_cli.engine.train import Optimization
 
@@ -22,9 +24,10 @@ def make_optimizer(model: nn.Module, options: Optimization) -> Optimizer:
     """The optimizer of what is trained; biases and norm weights are not decayed, as everywhere in
     the field."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if len(shape(p)) >= 2]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if len(shape(p)) < 2], "weight_decay": 0.0},
     ]
     return OPTIMIZERS[options.optimizer](groups, options.learning_rate)
 

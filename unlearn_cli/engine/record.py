@@ -10,7 +10,7 @@ from typing import Any
 
 from unlearn_cli.engine.memory import ran_out
 from unlearn_cli.engine.session import Session
-from unlearn_cli.engine.zero import by_deepspeed
+from unlearn_cli.engine.zero import stage_of
 from unlearn_cli.errors import Interrupted, RunError, UnlearnError, UsageError, signal_of
 from unlearn_cli.events import Event, Listener, Notice, RunFailed, RunStarted
 from unlearn_cli.files import disk_error, now, parse_toml, read_toml
@@ -93,10 +93,11 @@ def recorded(
                 accelerator.num_processes,
             )
         )
-        if session.sharded:
-            session.emit(Notice("each process holds a part of the model"))
-        if by_deepspeed(session.accelerator):
-            session.emit(Notice("each process holds a part of the optimizer, by DeepSpeed"))
+        by_deepspeed = stage_of(session.accelerator)
+        if session.sharding or by_deepspeed:
+            what = "model" if session.sharding else "optimizer"
+            by = ", by DeepSpeed" if by_deepspeed else ""
+            session.emit(Notice(f"each process holds a part of the {what}{by}"))
         resume_with = f"resume with: unlearn run {folder.spec} --resume"
         try:
             yield

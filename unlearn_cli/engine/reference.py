@@ -104,7 +104,7 @@ class FrozenHead(nn.Module):
 
 
 def _frozen(parameter: Tensor) -> Tensor:
-    now = whole(parameter.detach())
+    now = whole(parameter).detach()
     return now.clone() if parameter.requires_grad else now
 
 

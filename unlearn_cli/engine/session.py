@@ -28,8 +28,9 @@ from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.lora import merge
 from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
+from unlearn_cli.engine.parts import UNSHARDED
 from unlearn_cli.engine.rows import fingerprint, keep
-from unlearn_cli.engine.sharding import UNSHARDED, one_after_another, shard, sharding
+from unlearn_cli.engine.sharding import one_after_another, shard, sharding
 from unlearn_cli.engine.zero import name_device, take_over
 from unlearn_cli.errors import UnlearnError, UsageError
 from unlearn_cli.events import (
@@ -64,8 +65,8 @@ class Session:
         self.accelerator = _accelerator(spec)
         self.device: torch.device = self.accelerator.device
         name_device(self.device)
-        self.sharded = sharding(self.accelerator)
-        if self.sharded:
+        self.sharding = sharding(self.accelerator)
+        if self.sharding:
             _refuse_sharded(spec)
 
     def emit(self, event: Event) -> None:
@@ -159,13 +160,13 @@ class Session:
             )
             if whole:
                 merge(loaded.model)
-            if self.sharded:
-                shard(loaded.model, self.device)
+            if self.sharding:
+                shard(loaded.model, self.device, self.sharding)
             else:
                 loaded.model.to(self.device)
             return loaded
 
-        return one_after_another(load, wanted=self.sharded)
+        return one_after_another(load, wanted=bool(self.sharding))
 
     def encoder(self, tokenizer: Any) -> Encoder:
         """The encoder that the spec asks for."""

@@ -1,119 +1,117 @@
-"""Models whose weights are spread over the processes (FSDP2), and what needs a weight whole.
+"""Models whose weights are spread over the processes, and what needs a weight whole.
 
-Between two forward passes each process holds its part of every parameter, a DTensor; within one, a
-block's parameters are gathered, used and let go. So all processes take part in every pass, and in
-every look at a whole weight. Of a model that is not sharded, all here gives what it is given.
+Between two forward passes each process holds its part of every parameter; within one, parameters
+are gathered, used and let go: by FSDP2 (`fsdp2`) or DeepSpeed (`zero3`). So all processes take part
+in every pass, and in every look at a whole weight. Of a model that is not sharded, all here gives
+what it is given.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from unlearn_cli.engine.layers import blocks
+from unlearn_cli.engine.fsdp2 import FSDP2
+from unlearn_cli.engine.parts import Parts
+from unlearn_cli.engine.zero3 import Zero3
 from unlearn_cli.errors import UsageError
 
 T = TypeVar("T")
-UNSHARDED = "leave it out, or use --profile ddp"
-"""What to do about what does not go with sharded models."""
+WAYS: Sequence[Parts] = (FSDP2(), Zero3())
 
 
-def sharding(accelerator: Accelerator) -> bool:
-    """Whether the launcher wants models sharded, and there is more than one process.
-
-    Its variables are read, not accelerate's state: accelerate shards on no CPU, though torch can.
+def sharding(accelerator: Accelerator) -> Parts | None:
+    """How the launcher wants models sharded, where it does and there is more than one process.
 
     Raises:
         UsageError: it wants more than is done here.
     """
-    if not told("ACCELERATE_USE_FSDP"):
-        return False
-    if os.environ.get("FSDP_VERSION") != "2" or told("FSDP_OFFLOAD_PARAMS"):
-        raise UsageError(
-            "FSDP goes with fsdp_version: 2 and fsdp_offload_params: false",
-            where="launcher",
-            hint="use --profile fsdp2, or the file that `unlearn profile fsdp2` names",
-        )
-    # With this set, transformers would leave all processes but the first without weights.
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    return int(accelerator.num_processes) > 1
+    wanted = next((way for way in WAYS if way.wanted()), None)
+    return wanted if int(accelerator.num_processes) > 1 else None
 
 
-def told(variable: str) -> bool:
-    """Whether a variable of the environment says yes."""
-    return os.environ.get(variable, "false").lower() == "true"
-
-
-def shard(model: nn.Module, device: torch.device) -> None:
-    """Leave of a model, which may be on the CPU, this process's part, on its device.
-
-    Each decoder block is gathered by itself; what is around them (embeddings, output layer) stays
-    whole during a pass.
-    """
+def shard(model: nn.Module, device: torch.device, way: Parts) -> None:
+    """Leave of a model, which may be on the CPU, this process's part, on its device."""
     if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise UsageError(
             "quantized weights cannot be sharded", where="launcher", hint="use --profile ddp"
         )
-    mesh = init_device_mesh(device.type, (PartialState().num_processes,))
-    for block in blocks(model).values():
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    _always_in_parts(model)
+    way.shard(model, device)
 
 
-def shard_added(modules: Collection[nn.Module], there: Collection[nn.Parameter]) -> None:
-    """Shard what came into a sharded model: the parameters of `modules` that were not there."""
-    mesh: Any = next(iter(there))
-    for module in modules:
-        fully_shard(module, mesh=mesh.device_mesh, ignored_params=set(there))
-        _always_in_parts(module)
+def shard_added(
+    model: nn.Module, modules: Collection[nn.Module], there: Collection[nn.Parameter]
+) -> None:
+    """Shard what came into a model, where that is: the parameters of `modules` that were not
+    there."""
+    if way := _way(next(iter(there))):
+        way.shard_added(model, modules, there)
 
 
-def _always_in_parts(module: nn.Module) -> None:
-    """torch leaves the outermost parameters whole after a pass, so that who asks a model for its
-    parameters between two passes would get others than those that are trained."""
-    assert isinstance(module, FSDPModule)  # noqa: S101 - narrows the type
-    module.set_reshard_after_forward(True)
+def _way(tensor: Tensor | None) -> Parts | None:
+    return next((way for way in WAYS if tensor is not None and way.holds(tensor)), None)
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether every pass through a model needs all processes."""
-    return isinstance(model, FSDPModule)
+    return _way(next(model.parameters(), None)) is not None
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of a model in full, on every process."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    way = _way(tensor)
+    return way.whole(tensor) if way else tensor
 
 
 def part(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor of a model, without gradient; writing to it changes the
     model."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    way = _way(tensor)
+    return way.part(tensor) if way else tensor.detach()
+
+
+def shape(tensor: Tensor) -> torch.Size:
+    """The shape that a tensor of a model has in full."""
+    way = _way(tensor)
+    return way.shape(tensor) if way else tensor.shape
 
 
 def spread(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, the same on every process, as the parts that `like` has."""
-    if not isinstance(like, DTensor):
-        return value
-    value = value.to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    way = _way(like)
+    return way.spread(value, like) if way else value
+
+
+def opened(module: nn.Module) -> AbstractContextManager[None]:
+    """Within, plain arithmetic may be done with the weights of a module; every process must do the
+    same."""
+    way = _way(next(module.parameters(), None))
+    return way.opened(module) if way else nullcontext()
 
 
 def change_weight(parameter: Tensor, make: Callable[[Tensor], Tensor]) -> None:
     """Make of a parameter what `make` makes of its whole value; every process must ask alike."""
-    changed = make(whole(parameter.detach()))
-    part(parameter).copy_(part(spread(changed, parameter)))
+    changed = make(whole(parameter).detach())
+    take({"": parameter}, {"": changed})
+
+
+def take(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give tensors of a model the values of the same names, which are whole."""
+    for name, tensor in tensors.items():
+        part(tensor).copy_(part(spread(values[name], tensor)))
+
+
+def live_state(model: nn.Module) -> dict[str, Any]:
+    """The state of a model as its own tensors, not as what stands behind them: those that are in
+    parts can be told."""
+    return model.state_dict(keep_vars=True)
 
 
 def whole_weights(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
@@ -122,10 +120,10 @@ def whole_weights(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
     if not is_sharded(model):
         return model.state_dict()
     found: dict[int, Tensor] = {}
-    state = model.state_dict(keep_vars=True)
+    state = live_state(model)
     for value in state.values():  # names that share a weight go on sharing it
         if id(value) not in found:
-            full = whole(value.detach())
+            full = whole(value)
             found[id(value)] = full.cpu() if keep else full.new_empty(0)
     return {name: found[id(value)] for name, value in state.items()} if keep else {}
 
@@ -134,7 +132,7 @@ def whole_optimizer(optimizer: Any, *, keep: bool = True) -> dict[str, Any]:
     """The state of an optimizer, whole as `whole_weights` are."""
 
     def gathered(value: Any) -> Any:
-        if not isinstance(value, DTensor):
+        if not isinstance(value, Tensor) or _way(value) is None:
             return value
         full = whole(value)
         return full.cpu() if keep else None

@@ -27,7 +27,9 @@ from unlearn_cli.engine.objective import Streams, Term, of_account
 from unlearn_cli.engine.optimizers import make_optimizer
 from unlearn_cli.engine.plan import Plan, Step
 from unlearn_cli.engine.sharding import whole_weights
-from unlearn_cli.engine.zero import update as make_update
+from unlearn_cli.engine.update import Update
+from unlearn_cli.engine.zero import stage_of
+from unlearn_cli.engine.zero_update import Zero3Update, ZeroUpdate
 from unlearn_cli.errors import Interrupted, RunError
 from unlearn_cli.events import CheckpointSaved, Listener, Notice, StepDone
 
@@ -56,6 +58,8 @@ class Due:
 
 
 NOTHING_DUE = Due(checkpoint=lambda step: False, evaluate=lambda step: None)
+UPDATES: Mapping[int, type[Update]] = {0: Update, 2: ZeroUpdate, 3: Zero3Update}
+"""By the stage of ZeRO that the launcher asked for."""
 
 
 class Trainer:
@@ -91,7 +95,8 @@ class Trainer:
             recompute_activations(self.model)
         micro_batch = self._micro_batch()
         optimizer = make_optimizer(self.model, optimization)
-        self.update = make_update(accelerator, scorer, optimizer, optimization.max_grad_norm)
+        way = UPDATES[stage_of(accelerator)]
+        self.update = way(accelerator, scorer, optimizer, optimization.max_grad_norm)
         self.scorer = self.update.scorer
         self.scheduler = _schedule(optimizer, optimization, plan)
         if _warmup(optimization, plan) >= len(plan.steps):

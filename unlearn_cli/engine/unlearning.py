@@ -98,7 +98,7 @@ class Unlearning:
         before = dict(unchanged.model.named_parameters())
         after = dict(self.loaded.model.named_parameters())
         for name in self.work.choice.parameters:
-            old, edit = whole(before[name].detach()).float(), self.work.method.edit
+            old, edit = whole(before[name]).detach().float(), self.work.method.edit
             change_weight(after[name], lambda new, old=old, edit=edit: edit(old, new.float()))  # type: ignore[misc]
 
     def _stores(self) -> dict[str, ReferenceStore]:

@@ -31,6 +31,7 @@ from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.reference import Request
 from unlearn_cli.engine.rows import KeptRows, batches
 from unlearn_cli.engine.session import Session
+from unlearn_cli.engine.sharding import shape
 from unlearn_cli.engine.tokens import EncodedSplit, encode, in_arrays, keep_tokens
 from unlearn_cli.engine.train import Optimization
 from unlearn_cli.errors import DataError, RunError, UsageError
@@ -273,7 +274,7 @@ def smoothing(spec: Spec) -> Smoothing | None:
 
 def check_reference_size(spec: Spec, requests: tuple[Request, ...], model: Any) -> int:
     """Bytes of the reference store; RunError where it would outgrow the limit of the spec."""
-    hidden = model.get_output_embeddings().weight.shape[1]
+    hidden = shape(model.get_output_embeddings().weight)[1]
     size = sum(request.bytes(hidden, model.dtype.itemsize) for request in requests)
     if size > spec.train.reference_limit_gib * GIB:
         raise RunError(

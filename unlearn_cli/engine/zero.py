@@ -1,7 +1,7 @@
-"""Updates by DeepSpeed (ZeRO-2): each process keeps the optimizer of its part of the weights.
+"""DeepSpeed, as far as a run asks for it: what the launcher wants, what does not go, the library.
 
-The model stays whole on every process, so everything but the update is as without it. DeepSpeed
-takes the gradient of each micro-batch away, sums it over the processes and keeps a part of it.
+With ZeRO-2 the model stays whole on every process and everything but the update (`zero_update`) is
+as without it; with ZeRO-3 models are in parts (`zero3`).
 """
 
 from __future__ import annotations
@@ -9,28 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from unlearn_cli.engine.forward import Scorer
-from unlearn_cli.engine.sharding import told
-from unlearn_cli.engine.update import Update
+from unlearn_cli.engine.parts import UNSHARDED
 from unlearn_cli.errors import UsageError
+from unlearn_cli.profiles import told
 from unlearn_cli.spec.tables import Spec
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each weight, besides the number of its steps."""
 
 TAKEN = "UNLEARN_DEEPSPEED"
 """Set where the launcher asked for DeepSpeed. accelerate must not see that: it would tie the whole
 process to one model, while a run trains several."""
+STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
 
 
 def take_over(spec: Spec) -> None:
@@ -49,13 +43,13 @@ def take_over(spec: Spec) -> None:
         raise UsageError(
             "DeepSpeed goes without a file of its own and without offloading",
             where="launcher",
-            hint="use --profile zero2, or the file that `unlearn profile zero2` names",
+            hint="use --profile zero2 or zero3, or a file that `unlearn profile` names",
         )
-    if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") != "2":
+    if stage() not in (2, 3):
         raise UsageError(
-            "of DeepSpeed ZeRO-2 alone is done here",
+            "of DeepSpeed, ZeRO-2 and ZeRO-3 are done here",
             where="launcher",
-            hint="use --profile zero2; --profile fsdp2 shards what ZeRO-3 shards",
+            hint="use --profile zero2 or zero3",
         )
     if find_spec("deepspeed") is None:
         raise UsageError(
@@ -73,12 +67,21 @@ def _refuse(spec: Spec) -> None:
         "[train].mixed_precision": spec.train.mixed_precision == "fp16",
         "[train].micro_batch": spec.train.micro_batch == "auto",
         "[wrap].sam_rho": spec.wrap.sam_rho is not None,
+        # It asks for gradients before there is an optimizer, which would take them apart.
+        "[wrap].saliency": stage() == 3 and spec.wrap.saliency is not None,
     }
     for where in (key for key, is_wrong in wrong.items() if is_wrong):
-        raise UsageError("does not go with DeepSpeed", where=where, hint=WITHOUT)
+        raise UsageError("does not go with DeepSpeed", where=where, hint=UNSHARDED)
 
 
-WITHOUT = "leave it out, or use --profile ddp"
+def stage() -> int:
+    """Of ZeRO, that the launcher asked for; 0 where it did not ask for DeepSpeed."""
+    return int(os.environ.get(STAGE, "2")) if told(TAKEN) else 0
+
+
+def stage_of(accelerator: Accelerator) -> int:
+    """The stage that a run goes by: DeepSpeed has nothing to share out on a single process."""
+    return stage() if int(accelerator.num_processes) > 1 else 0
 
 
 def name_device(device: torch.device) -> None:
@@ -87,149 +90,8 @@ def name_device(device: torch.device) -> None:
     os.environ.setdefault("DS_ACCELERATOR", device.type)
 
 
-def by_deepspeed(accelerator: Accelerator) -> bool:
-    """Whether DeepSpeed updates the weights: where the launcher wants it, on several processes."""
-    return told(TAKEN) and int(accelerator.num_processes) > 1
-
-
-def update(accelerator: Accelerator, scorer: Scorer, optimizer: Optimizer, limit: float) -> Update:
-    """The update that the launcher asked for, of gradients clipped to a norm of `limit`."""
-    if by_deepspeed(accelerator):
-        return ZeroUpdate(accelerator, scorer, optimizer, limit)
-    return Update(accelerator, scorer, optimizer, limit)
-
-
-class ZeroUpdate(Update):
-    """`scheduled` knows the weights and their learning rates, and takes no step; what DeepSpeed
-    steps with is an optimizer of the same kind, of this process's part of each group laid flat."""
-
-    def __init__(
-        self, accelerator: Accelerator, scorer: Scorer, optimizer: Optimizer, limit: float
-    ) -> None:
-        self.accelerator, self.scorer, self.scheduled = accelerator, scorer, optimizer
-        self.flat = torch.optim.AdamW([dict(group) for group in self._groups()])
-        self.engine = _engine(self.flat, limit)
-        # As AdamW begins. DeepSpeed would look for what to give and take a step too early: where
-        # the first group has taken its own, and the second has no state.
-        for flat in self.flat.param_groups:
-            (part,) = flat["params"]
-            step = torch.zeros((), device=part.device)
-            empty = {name: torch.zeros_like(part) for name in MOMENTS}
-            self.flat.state[part] = {"step": step, **empty}
-        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
-
-    def passing(self, *, last: bool) -> AbstractContextManager[None]:
-        """As elsewhere, though DeepSpeed adds up every gradient at once."""
-        self.engine.set_gradient_accumulation_boundary(last)
-        return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        """As elsewhere."""
-        self.engine.backward(self.engine(loss))
-
-    def apply(self) -> float:
-        """As elsewhere; DeepSpeed leaves out a step of a norm that is not finite."""
-        for flat, group in zip(self.flat.param_groups, self._groups(), strict=True):
-            flat["lr"] = group["lr"]
-        self.engine.step()
-        self.scheduled.step()  # it has no gradients; the schedule wants to have seen it
-        return float(self.engine.get_global_grad_norm())
-
-    @property
-    def was_skipped(self) -> bool:
-        """As elsewhere: never, since fp16 is refused."""
-        return False
-
-    def drop(self) -> None:
-        """As elsewhere; those that DeepSpeed took go with it."""
-        self.scheduled.zero_grad()
-
-    def state(self, *, keep: bool) -> dict[str, Any]:
-        """As elsewhere, in the form that the optimizer has without DeepSpeed."""
-        from deepspeed.utils import safe_get_full_optimizer_state as full
-
-        found: dict[int, dict[str, Any]] = {}
-        for number, (weight, held) in enumerate(self._held()):
-            values = {name: full(weight, name).to(held[name].dtype) for name in MOMENTS}
-            if keep:
-                cpu = {name: value.cpu() for name, value in values.items()}
-                found[number] = {"step": held["step"].clone(), **cpu}
-        return self.scheduled.state_dict() | {"state": found}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """As elsewhere."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
-        self.scheduled.load_state_dict({**state, "state": {}})
-        self.engine.optimizer.refresh_fp32_params()  # from the weights that the model has now
-        for number, (weight, held) in enumerate(self._held()):
-            stored = state["state"].get(number)
-            if stored is not None:  # of what no gradient has reached torch has no state
-                held["step"].copy_(stored["step"])
-                for name in MOMENTS:
-                    safe_set_full_optimizer_state(weight, stored[name], name)
-
-    def close(self) -> None:
-        """As elsewhere; each weight gets memory of its own again."""
-        self.engine.destroy()
-        for weight, _ in self._held():
-            weight.data = weight.data.clone()
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """Of the weights; they are others after a state was loaded."""
-        return [group for group in self.scheduled.param_groups if group["params"]]
-
-    def _held(self) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
-        """Each weight, and the state of the part of its group that this process keeps."""
-        for group, flat in zip(self._groups(), self.flat.param_groups, strict=True):
-            for weight in group["params"]:
-                yield weight, self.flat.state[flat["params"][0]]
-
-
-class _Trained(nn.Module):
-    """What DeepSpeed sees of a model: the weights that it updates, and the loss."""
-
-    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
-        super().__init__()
-        self.weights = nn.ParameterList(weights)
-
-    def forward(self, loss: Tensor) -> Tensor:
-        return loss
-
-
-def _engine(optimizer: Optimizer, limit: float) -> Any:
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    types = {weight.dtype for weight in weights}
-    if len(types) > 1:
-        raise UsageError(
-            "the trained weights are of several types",
-            where="launcher",
-            hint='DeepSpeed wants one: set [model].dtype = "float32", or use --profile ddp',
-        )
-    engine, *_ = _deepspeed().initialize(
-        model=_Trained(weights),
-        optimizer=optimizer,
-        config={
-            "train_micro_batch_size_per_gpu": 1,  # it counts with it, and cuts nothing
-            "gradient_accumulation_steps": 1,  # it would divide by more
-            "gradient_clipping": limit,
-            "zero_optimization": {"stage": 2},
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            # Weights and state stay in the type that they have without DeepSpeed.
-            "bf16": {
-                "enabled": types == {torch.bfloat16},
-                "bf16_master_weights_and_grads": types == {torch.bfloat16},
-                "bf16_optimizer_states": types == {torch.bfloat16},
-            },
-            "steps_per_print": 2**62,
-        },
-    )
-    return engine
-
-
-def _deepspeed() -> Any:
-    """The library, without what it says and what it compiles."""
+def library() -> Any:
+    """DeepSpeed, without what it says and what it compiles."""
     warnings.filterwarnings("ignore", r"`torch\.distributed", FutureWarning)  # it calls old names
     import deepspeed
 
@@ -237,3 +99,37 @@ def _deepspeed() -> Any:
     # On a CPU it would compile a faster way between processes of a machine, at its first use.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def configuration(
+    zero: dict[str, Any], types: Collection[torch.dtype], limit: float = 0.0
+) -> dict[str, Any]:
+    """DeepSpeed's, for weights of one type, with gradients clipped to a norm of `limit`.
+
+    Args:
+        zero: what it calls `zero_optimization`.
+        types: of the trained weights, none where nothing is trained.
+        limit: 0 does not clip.
+    """
+    if len(types) > 1:
+        raise UsageError(
+            "the trained weights are of several types",
+            where="launcher",
+            hint='DeepSpeed wants one: set [model].dtype = "float32", or use --profile ddp',
+        )
+    half = torch.bfloat16 in types
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # it counts with it, and cuts nothing
+        "gradient_accumulation_steps": 1,  # it would divide by more
+        "gradient_clipping": limit,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Weights and state stay in the type that they have without DeepSpeed.
+        "bf16": {
+            "enabled": half,
+            "bf16_master_weights_and_grads": half,
+            "bf16_optimizer_states": half,
+        },
+        "steps_per_print": 2**62,
+    }

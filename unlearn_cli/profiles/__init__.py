@@ -44,5 +44,10 @@ def variables(name: str) -> dict[str, str]:
     return found
 
 
+def told(variable: str) -> bool:
+    """Whether a variable of the environment says yes: those of a profile, or of a launcher."""
+    return os.environ.get(variable, "false").lower() == "true"
+
+
 def _folder() -> Path:
     return Path(str(resources.files("unlearn_cli"))) / "profiles"
