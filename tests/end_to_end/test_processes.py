@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +58,17 @@ def assert_same_rows(found: dict[str, Any], expected: dict[str, Any]) -> None:
             assert rows[name][metric] == pytest.approx(values, abs=1e-4)
 
 
+ZERO = pytest.mark.deepspeed
 WAYS = [
     ("processes", "ddp"),
     ("processes", "fsdp2"),
-    ("processes", "zero2"),
+    pytest.param("processes", "zero2", marks=ZERO),
+    pytest.param("processes", "zero3", marks=ZERO),
     ("accelerate", "fsdp2"),
-    ("accelerate", "zero2"),
+    pytest.param("accelerate", "zero2", marks=ZERO),
+    pytest.param("accelerate", "zero3", marks=ZERO),
     ("torchrun", "ddp"),
 ]
-
-
-def needs_deepspeed(*profiles: str | None) -> None:
-    """Skip what is done by a library that is not there."""
-    if "zero2" in profiles and find_spec("deepspeed") is None:
-        pytest.skip("the extra deepspeed is not installed")
 
 
 def is_shared(run: Path, profile: str) -> bool:
@@ -81,6 +77,7 @@ def is_shared(run: Path, profile: str) -> bool:
     parts = {
         "fsdp2": "each process holds a part of the model",
         "zero2": "each process holds a part of the optimizer, by DeepSpeed",
+        "zero3": "each process holds a part of the model, by DeepSpeed",
     }
     told = [notice["text"] for notice in events(run, "Notice")]
     on_two = events(run, "RunStarted")[0]["processes"] == 2
@@ -96,7 +93,6 @@ def test_two_processes_give_what_one_gives(
     """Target and reference from the cache, then reference pass, training and evaluation on two,
     each with the whole model or half of it: same weights and the same value for every row, and one
     log, one table, one report."""
-    needs_deepspeed(profile)
     place, _, one = finished
     name = f"{way}-{profile}"
     options = ("run", "spec.toml", "--name", name)
@@ -151,6 +147,17 @@ PARTS = {
         "train.max_grad_norm=0.1",
     ),
     "edit": ("method.name=task_vector",),
+    # Of the first two, what goes with ZeRO-3.
+    "rmu-kl": (
+        "method.name=rmu",
+        "method.layer=*.layers.1",
+        "method.parameters=['*']",
+        "method.retain=kl",
+        "method.alpha=1",
+        "method.gamma=1",
+        "wrap.noise_sigma=0.001",
+        "train.max_grad_norm=0.1",
+    ),
     "lora": ("lora.rank=4", "lora.merge=true", "train.activation_checkpointing=true"),
 }
 
@@ -159,11 +166,12 @@ PARTS = {
     ("part", "profiles"),
     [
         ("rmu", ("ddp", "fsdp2")),
+        pytest.param("rmu-kl", ("zero3",), marks=ZERO),
         ("kl", ("fsdp2",)),
-        ("kl", ("zero2",)),
+        pytest.param("kl", ("zero2",), marks=ZERO),
         ("edit", ("fsdp2",)),
         ("lora", ("fsdp2",)),
-        ("lora", ("zero2",)),
+        pytest.param("lora", ("zero2", "zero3"), marks=ZERO),
     ],
 )
 def test_every_part_of_the_engine_goes_with_two_processes(
@@ -173,9 +181,9 @@ def test_every_part_of_the_engine_goes_with_two_processes(
     with recomputed activations; stress tests, and the gradient of each row."""
     if part == "lora":
         pytest.importorskip("peft", reason="the extra lora is not installed")
-    needs_deepspeed(*profiles)
     with place.spec.open("a", encoding="utf-8") as spec:
-        spec.write(EVERYTHING)
+        less = '"gradient_norm", ' if "zero3" in profiles else ""
+        spec.write(EVERYTHING.replace(less, ""))
     options = ["run", "spec.toml"]
     options += [word for setting in PARTS[part] for word in ("--set", setting)]
     assert here(*options).code == 0
@@ -191,17 +199,23 @@ def test_every_part_of_the_engine_goes_with_two_processes(
             assert_same_rows(found, expected)
 
 
+GRADIENTS = "evaluate=[{evaluator='qa', row_metrics=['gradient_norm']}]"
 HARNESS = "evaluate=[{evaluator='lm_eval', tasks=['letters']}]"
 LONGER = ("train.steps=8", "checkpoints.every=2", "checkpoints.keep=4")
 
 
-@pytest.mark.parametrize("profiles", [("ddp", "fsdp2", None), ("zero2", "fsdp2", "zero2")])
+@pytest.mark.parametrize(
+    "profiles",
+    [
+        ("ddp", "fsdp2", None),
+        pytest.param(("zero3", "zero2", "zero3"), marks=ZERO),
+    ],
+)
 def test_a_run_resumes_on_other_processes_and_another_profile(
     place: Workplace, here: Here, profiles: Sequence[str | None]
 ) -> None:
     """Begun on one process; then two processes of one profile and of another, or one process again,
     go on from the checkpoints of those before them: the same weights to float tolerance."""
-    needs_deepspeed(*profiles)
     options = ["run", "spec.toml"]
     options += [word for setting in LONGER for word in ("--set", setting)]
     assert here(*options).code == 0
@@ -228,22 +242,23 @@ def forget_after(run: Path, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("profile", "setting", "told"),
     [
-        (("train.optimizer=adafactor",), "[train].optimizer"),
-        ((HARNESS,), "lm_eval"),
+        ("fsdp2", "train.optimizer=adafactor", "[train].optimizer"),
+        ("fsdp2", HARNESS, "lm_eval"),
+        pytest.param("zero3", "wrap.saliency=0.5", "[wrap].saliency", marks=ZERO),
+        pytest.param("zero3", GRADIENTS, "[[evaluate]] qa", marks=ZERO),
     ],
 )
 def test_what_does_not_go_with_a_sharded_model_is_refused_in_a_line(
-    finished: tuple[Workplace, Outcome, Path], setting: tuple[str, ...], told: str
+    finished: tuple[Workplace, Outcome, Path], profile: str, setting: str, told: str
 ) -> None:
     """Before anything is computed; it names what would work."""
-    if setting == (HARNESS,):
+    if setting == HARNESS:
         pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
-    options = [word for one in setting for word in ("--set", one)]
     outcome = finished[0].unlearn(
-        *("run", "spec.toml", "--name", "refused", *options),
-        *("--processes", "2", "--profile", "fsdp2"),
+        *("run", "spec.toml", "--name", "refused", "--set", setting),
+        *("--processes", "2", "--profile", profile),
     )
     assert outcome.code == 2
     (line,) = outcome.errors

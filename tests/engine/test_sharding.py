@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from unlearn_cli.engine.fsdp2 import FSDP2
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.sharding import (
     change_weight,
@@ -67,7 +68,7 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], where: str
 ) -> None:
     """With the key, and what would work; without the setting nothing is refused."""
-    monkeypatch.setattr("unlearn_cli.engine.session.sharding", lambda accelerator: True)
+    monkeypatch.setattr("unlearn_cli.engine.session.sharding", lambda accelerator: FSDP2())
     Session(load_spec("quickstart"), lambda event: None)
     with pytest.raises(UsageError) as raised:
         Session(load_spec("quickstart", settings), lambda event: None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_without_deepspeed_one_line_says_what_to_install(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3", "--profile fsdp2"),
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1", "ZeRO-2 and ZeRO-3"),
         ("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu", "without offloading"),
         ("ACCELERATE_DEEPSPEED_CONFIG_FILE", "own.json", "without a file of its own"),
     ],
@@ -89,8 +88,8 @@ def test_accelerate_never_sees_that_deepspeed_was_asked_for() -> None:
     for _ in range(2):
         zero.take_over(SPEC)
         assert os.environ[ASKED] == "false"
-        assert zero.by_deepspeed(two)
-        assert not zero.by_deepspeed(one)
+        assert zero.stage_of(two) == 2
+        assert zero.stage_of(one) == 0
 
 
 BOTH = '''
@@ -99,20 +98,23 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from unlearn_cli.engine.optimizers import make_optimizer
-from unlearn_cli.engine.train import Optimization
+from unlearn_cli.engine.sharding import is_sharded, part, shard, sharding, whole
+from unlearn_cli.engine.train import UPDATES, Optimization
 from unlearn_cli.engine.update import Update
-from unlearn_cli.engine.zero import ZeroUpdate
 
-os.environ["UNLEARN_DEEPSPEED"] = "true"
+stage = int(sys.argv[1])
+os.environ |= {"UNLEARN_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": sys.argv[1]}
 accelerator = Accelerator()
 torch.manual_seed(0)
 first, last = nn.Linear(8, 5), nn.Linear(5, 3)  # 5 + 3 biases and 55 weights: no even parts
 scorer = nn.Module()
 scorer.model = nn.Sequential(first, nn.Tanh(), last)
-scorer.forward = lambda rows: scorer.model(rows)
 one, rows = copy.deepcopy(scorer), torch.randn(2, 2, 2, 3, 8)  # step, process, part, row, feature
-one.forward = lambda rows: one.model(rows)
 options = Optimization(1e-2, "constant", 0, 0.1, 0.5, 1)
+way = sharding(accelerator)
+if way:
+    shard(scorer.model, accelerator.device, way)
+assert is_sharded(scorer.model) == (stage == 3)
 
 
 class Alone:
@@ -124,19 +126,31 @@ class Alone:
 
 
 plain = Update(Alone(), one, make_optimizer(one, options), 0.5)
+ZeroUpdate = UPDATES[stage]
 shared = ZeroUpdate(accelerator, scorer, make_optimizer(scorer, options), 0.5)
 me = accelerator.process_index
 
 
 def weights(of):
-    return torch.cat([weight.detach().flatten() for weight in of.parameters()]).clone()
+    if way and of is scorer:  # held in parts: nothing whole, and about a half here
+        assert all(weight.numel() == 0 for weight in of.parameters())
+        held = sum(part(weight).numel() for weight in of.parameters())
+        assert 63 / 2 <= held <= 63 / 2 + 4, held
+    return torch.cat([whole(weight).detach().flatten() for weight in of.parameters()]).clone()
+
+
+def loss(of, number, rows):
+    """The first part of a step does not reach the last layer."""
+    return (of.model(rows) if number else of.model[0](rows)).square().sum()
 
 
 def step(rows, factor=1.0):
-    plain.backward(factor * one.forward(rows.reshape(-1, 8)).square().sum())
-    for number, part in enumerate(rows[me]):
+    for process in range(2):
+        for number in range(2):
+            plain.backward(factor * loss(one, number, rows[process, number]))
+    for number, mine in enumerate(rows[me]):
         with shared.passing(last=number == 1):
-            shared.backward(2 * factor * scorer.forward(part).square().sum())
+            shared.backward(2 * factor * loss(scorer, number, mine))
     return plain.apply(), shared.apply()
 
 
@@ -181,14 +195,17 @@ LAUNCH = (
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("deepspeed") is None, reason="the extra deepspeed is not installed")
-def test_on_two_processes_deepspeed_updates_as_torch_does_on_one(tmp_path: Path) -> None:
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_on_two_processes_deepspeed_updates_as_torch_does_on_one(
+    tmp_path: Path, stage: int
+) -> None:
     """The same norm, clipped weights and state after each step; a gradient that is no number
     changes no weight; and a new one goes on from torch's state."""
     script = tmp_path / "both.py"
     script.write_text(BOTH, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", LAUNCH, str(script)],
+        [sys.executable, "-c", LAUNCH, str(script), str(stage)],
         capture_output=True,
         text=True,
         timeout=100,

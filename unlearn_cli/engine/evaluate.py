@@ -137,12 +137,18 @@ class Evaluations:
 
     def check(self) -> None:
         """Raise what is wrong with metrics and rows, before any model is made."""
+        way = self.session.sharding
         for job in self.jobs:
+            where = f"[[evaluate]] {job.name}"
             if not isinstance(job.inner, Harness):
-                job.asked(self.session.bundle)
-            elif self.session.sharding:  # each process would run as many passes as it likes
+                metrics, _ = job.asked(self.session.bundle)
+                needs = {need for set_ in metrics.names for need in metrics.needs(set_)}
+                if way and "gradient" in needs and not way.gives_gradients:
+                    what = "its metrics need gradients, which do not go with ZeRO-3"
+                    raise UsageError(what, where=where, hint=UNSHARDED)
+            elif way:  # each process would run as many passes as it likes
                 what = "measures the model itself, which goes with no sharded model"
-                raise UsageError(what, where=f"[[evaluate]] {job.name}", hint=UNSHARDED)
+                raise UsageError(what, where=where, hint=UNSHARDED)
 
     def of_rows(self) -> Iterator[tuple[str, Metrics, list[Probe]]]:
         """Name, metrics and probes of the evaluators that score rows and are no stress tests."""

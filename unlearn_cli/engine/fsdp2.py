@@ -23,6 +23,8 @@ class FSDP2(Parts):
     """Within a pass a block's parameters are gathered, used and let go; what is around the blocks
     (embeddings, output layer) stays whole during a pass."""
 
+    gives_gradients = True
+
     def wanted(self) -> bool:
         """The launcher's variables are read, not accelerate's state: accelerate shards on no CPU,
         though torch can."""

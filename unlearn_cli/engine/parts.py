@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ UNSHARDED = "leave it out, or use --profile ddp"
 
 class Parts(ABC):
     """A way to hold a model in parts, of which each process has one."""
+
+    gives_gradients: ClassVar[bool]
+    """Whether a gradient can be looked at where no optimizer is to have it."""
 
     @abstractmethod
     def wanted(self) -> bool:

@@ -28,7 +28,7 @@ from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.lora import merge
 from unlearn_cli.engine.memory import give_back
 from unlearn_cli.engine.models import Loaded, load_model
-from unlearn_cli.engine.parts import UNSHARDED
+from unlearn_cli.engine.parts import UNSHARDED, Parts
 from unlearn_cli.engine.rows import fingerprint, keep
 from unlearn_cli.engine.sharding import one_after_another, shard, sharding
 from unlearn_cli.engine.zero import name_device, take_over
@@ -67,7 +67,7 @@ class Session:
         name_device(self.device)
         self.sharding = sharding(self.accelerator)
         if self.sharding:
-            _refuse_sharded(spec)
+            _refuse_sharded(spec, self.sharding)
 
     def emit(self, event: Event) -> None:
         """Tell the listener, on the main process."""
@@ -231,7 +231,7 @@ def _refuse_twins(spec: Spec) -> None:
         )
 
 
-def _refuse_sharded(spec: Spec) -> None:
+def _refuse_sharded(spec: Spec, way: Parts) -> None:
     """What would look at a weight as if it were whole, or be measured on a whole model."""
     recipes: Mapping[str, Any] = {
         "train": spec.train,
@@ -242,6 +242,7 @@ def _refuse_sharded(spec: Spec) -> None:
         "[lora].dora": spec.lora.dora,
         "[lora].base": spec.lora.base == "nf4",
         "[train].micro_batch": spec.train.micro_batch == "auto",
+        "[wrap].saliency": spec.wrap.saliency is not None and not way.gives_gradients,
         **{f"[{name}].optimizer": recipe.optimizer != "adamw" for name, recipe in recipes.items()},
     }
     for where in (key for key, is_wrong in wrong.items() if is_wrong):

@@ -67,8 +67,6 @@ def _refuse(spec: Spec) -> None:
         "[train].mixed_precision": spec.train.mixed_precision == "fp16",
         "[train].micro_batch": spec.train.micro_batch == "auto",
         "[wrap].sam_rho": spec.wrap.sam_rho is not None,
-        # It asks for gradients before there is an optimizer, which would take them apart.
-        "[wrap].saliency": stage() == 3 and spec.wrap.saliency is not None,
     }
     for where in (key for key, is_wrong in wrong.items() if is_wrong):
         raise UsageError("does not go with DeepSpeed", where=where, hint=UNSHARDED)

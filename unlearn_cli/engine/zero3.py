@@ -29,7 +29,10 @@ CONFIGURATION = {
 
 
 class Zero3(Parts):
-    """Each layer's parameters are gathered when it runs."""
+    """A layer's parameters are gathered when it runs. DeepSpeed cuts a gradient into parts on its
+    way to the optimizer, and not before."""
+
+    gives_gradients = False
 
     def wanted(self) -> bool:
         """As there; `zero.take_over` has looked at the rest."""

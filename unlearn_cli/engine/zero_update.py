@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from unlearn_cli.engine import zero3
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.sharding import spread
 from unlearn_cli.engine.update import Update
 from unlearn_cli.engine.zero import configuration, library
 
@@ -34,12 +35,8 @@ class ZeroUpdate(Update):
         self.accelerator, self.scorer, self.scheduled = accelerator, scorer, optimizer
         self.flat = torch.optim.AdamW([dict(group) for group in self._groups()])
         self.engine = self._engine(limit)
-        # As AdamW begins. DeepSpeed would look for what to give and take a step too early: where
-        # the first group has taken its own, and the second has no state.
-        for _, part in self._parts():
-            step = torch.zeros((), device=part.device)
-            empty = {name: torch.zeros_like(part) for name in MOMENTS}
-            self.flat.state[part] = {"step": step, **empty}
+        self._begin()
+        self._show_state()
 
     def passing(self, *, last: bool) -> AbstractContextManager[None]:
         """As elsewhere, though DeepSpeed adds up every gradient at once."""
@@ -96,6 +93,14 @@ class ZeroUpdate(Update):
         for weight, _ in self._held():
             weight.data = weight.data.clone()
 
+    def _begin(self) -> None:
+        """The state with which AdamW begins. DeepSpeed would look for what to give and take a step
+        too early: where the first group has taken its own, and the second has no state."""
+        for _, part in self._parts():
+            step = torch.zeros((), device=part.device)
+            empty = {name: torch.zeros_like(part) for name in MOMENTS}
+            self.flat.state[part] = {"step": step, **empty}
+
     def _groups(self) -> list[dict[str, Any]]:
         """Of the weights; they are others after a state was loaded."""
         return [group for group in self.scheduled.param_groups if group["params"]]
@@ -110,6 +115,10 @@ class ZeroUpdate(Update):
         for weights, part in self._parts():
             for weight in weights:
                 yield weight, self.flat.state[part]
+
+    def _show_state(self) -> None:
+        """Let DeepSpeed find the state of each weight."""
+        self.engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _put(self, weight: nn.Parameter, name: str, value: Tensor) -> None:
         """Make a whole tensor the optimizer's state of a weight."""
@@ -143,6 +152,11 @@ class _Trained(nn.Module):
 class Zero3Update(ZeroUpdate):
     """Of a model in parts: DeepSpeed sees the model, since it gathers in the backward pass too."""
 
+    @property
+    def model(self) -> Any:
+        """That which is in parts."""
+        return self.scorer.model
+
     def passing(self, *, last: bool) -> AbstractContextManager[None]:
         """As elsewhere; what DeepSpeed's engine does before a pass, which goes through the model
         and not through it."""
@@ -166,16 +180,25 @@ class Zero3Update(ZeroUpdate):
     def close(self) -> None:
         """As elsewhere: the model is in parts, as it was before."""
         self.engine.destroy()
-        for weight in self.scorer.model.parameters():
+        for weight in self.model.parameters():
             del weight._z3_optimizer  # it would keep all that the optimizer has
-        zero3.gather_in_passes(self.scorer.model)
+        zero3.gather_in_passes(self.model)
 
     def _parts(self) -> Iterator[tuple[Sequence[nn.Parameter], Tensor]]:
         held = self.engine.optimizer
         yield from zip(held.fp16_groups, held.fp32_partitioned_groups_flat, strict=True)
 
+    def _show_state(self) -> None:
+        """It looks for it when it is asked."""
+
+    def _put(self, weight: nn.Parameter, name: str, value: Tensor) -> None:
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        # With a whole tensor DeepSpeed would miss what fills up the last process's part.
+        safe_set_local_optimizer_state(weight, spread(value, weight), name)
+
     def _engine(self, limit: float) -> Any:
-        zero3.stop_gathering(self.scorer.model)
-        engine = self._initialized(self.scorer.model, zero3.CONFIGURATION, limit)
+        zero3.stop_gathering(self.model)
+        engine = self._initialized(self.model, zero3.CONFIGURATION, limit)
         zero3.one_by_one(engine.optimizer.parameter_offload)
         return engine
