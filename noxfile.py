@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parent
 BIN = ROOT / ".nox" / "dev" / "bin"
 CONSTRAINTS = ("-c", "constraints.txt")
 PROJECT = nox.project.load_toml("pyproject.toml")
+BESIDE = ("deepspeed", "einops", "hjson", "msgpack", "ninja", "py-cpuinfo")
+"""DeepSpeed, and what it needs that is not there without it."""
 DEV = nox.project.dependency_groups(PROJECT, "dev")
 SITE = nox.project.dependency_groups(PROJECT, "site")
 
@@ -125,6 +128,22 @@ def wheel(session: nox.Session) -> None:
     session.run("unlearn", "run", "plugin/try-myalgo.toml", env={"UNLEARN_CACHE": "cache"})
     model = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(r'{}')"
     session.run("python", "-c", model.format("runs/try-myalgo/model"))
+
+
+@nox.session(venv_backend="none", requires=["dev"])
+def deepspeed(session: nox.Session) -> None:
+    """The tests that need DeepSpeed. It lies beside the environment that the checks share, since
+    transformers imports it at every save where it is installed."""
+    beside = ROOT / ".nox" / "deepspeed"
+    shutil.rmtree(beside, ignore_errors=True)
+    # Its setup asks torch, so the environment that builds it is ours; nothing is compiled.
+    install = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *CONSTRAINTS)
+    built = {"DS_BUILD_OPS": "0", "DS_ACCELERATOR": "cpu"}
+    session.run(f"{BIN}/python", "-m", *install, "--target", str(beside), *BESIDE, env=built)
+    found = {"PYTHONPATH": os.pathsep.join(filter(None, (str(beside), os.getenv("PYTHONPATH"))))}
+    session.run(f"{BIN}/python", "-c", "import deepspeed", env=built | found)  # else tests skip
+    marked = ("-m", "deepspeed", *session.posargs)
+    session.run(f"{BIN}/python", "-m", "pytest", *marked, env=found)
 
 
 @nox.session(venv_backend="none", requires=["dev"])

@@ -24,7 +24,7 @@ CONFIGURATION = {
     "stage3_param_persistence_threshold": 0,
     "stage3_max_reuse_distance": 0,
     "stage3_prefetch_bucket_size": 0,
-    "reduce_bucket_size": 2**26,  # values; DeepSpeed makes room for them at once
+    "reduce_bucket_size": 2**24,  # values; DeepSpeed makes room for them at once
 }
 
 
