@@ -136,10 +136,12 @@ def deepspeed(session: nox.Session) -> None:
     transformers imports it at every save where it is installed."""
     beside = ROOT / ".nox" / "deepspeed"
     shutil.rmtree(beside, ignore_errors=True)
-    # Its setup asks torch, so the environment that builds it is ours; nothing is compiled.
-    install = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *CONSTRAINTS)
+    # Its setup asks torch, so it is built in our environment; nothing is compiled.
+    install = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--use-pep517")
     built = {"DS_BUILD_OPS": "0", "DS_ACCELERATOR": "cpu"}
-    session.run(f"{BIN}/python", "-m", *install, "--target", str(beside), *BESIDE, env=built)
+    session.run(
+        f"{BIN}/python", "-m", *install, *CONSTRAINTS, "--target", str(beside), *BESIDE, env=built
+    )
     found = {"PYTHONPATH": os.pathsep.join(filter(None, (str(beside), os.getenv("PYTHONPATH"))))}
     session.run(f"{BIN}/python", "-c", "import deepspeed", env=built | found)  # else tests skip
     marked = ("-m", "deepspeed", *session.posargs)

@@ -311,7 +311,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     ),
     f"{ARGS}warmup_": ("warm-up is given in epochs", "set train.warmup_epochs"),
     f"{ARGS}per_device_eval": ("changes speed alone", "set evaluate.batch_size"),
-    f"{ARGS}deepspeed": ("the launcher decides", "--processes N --profile zero2, or fsdp2"),
+    f"{ARGS}deepspeed": ("the launcher decides", "--processes N --profile zero2, or zero3"),
     f"{ARGS}remove_unused": _OURS,
     f"{METHOD}": ("the trainer takes no such option", "see `unlearn show METHOD`"),
     "data.anchor": ("forget rows lead, always", "nothing to do"),

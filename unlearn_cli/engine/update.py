@@ -1,6 +1,6 @@
 """What becomes of the gradients of a step: summed over the processes, clipped, applied.
 
-By torch here, also where the model is sharded; by DeepSpeed in `zero`.
+By torch here, also where the model is sharded; by DeepSpeed in `zero_update`.
 """
 
 from __future__ import annotations
