@@ -15,6 +15,9 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).parent
 BIN = ROOT / ".nox" / "dev" / "bin"
 CONSTRAINTS = ("-c", "constraints.txt")
+SHARED = ("-n", "auto", "--dist", "worksteal")
+ONE_CORE = {"OMP_NUM_THREADS": "1"}
+"""More threads than cores only wait for each other."""
 PROJECT = nox.project.load_toml("pyproject.toml")
 BESIDE = ("deepspeed", "einops", "hjson", "msgpack", "ninja", "py-cpuinfo")
 """DeepSpeed, and what it needs that is not there without it."""
@@ -144,13 +147,11 @@ def deepspeed(session: nox.Session) -> None:
     )
     found = {"PYTHONPATH": os.pathsep.join(filter(None, (str(beside), os.getenv("PYTHONPATH"))))}
     session.run(f"{BIN}/python", "-c", "import deepspeed", env=built | found)  # else tests skip
-    marked = ("-m", "deepspeed", *session.posargs)
-    session.run(f"{BIN}/python", "-m", "pytest", *marked, env=found)
+    marked = (*SHARED, "-m", "deepspeed", *session.posargs)
+    session.run(f"{BIN}/python", "-m", "pytest", *marked, env=ONE_CORE | found)
 
 
 @nox.session(venv_backend="none", requires=["dev"])
 def tests(session: nox.Session) -> None:
     """All tests, warnings as errors, a process a core; `nox -s tests -- -k name` runs some."""
-    shared = ("-n", "auto", "--dist", "worksteal")
-    one_core = {"OMP_NUM_THREADS": "1"}  # more threads than cores only wait for each other
-    session.run(f"{BIN}/python", "-m", "pytest", *shared, *session.posargs, env=one_core)
+    session.run(f"{BIN}/python", "-m", "pytest", *SHARED, *session.posargs, env=ONE_CORE)
