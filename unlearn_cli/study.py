@@ -160,10 +160,11 @@ def _open(storage: str | None) -> Any:
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
     from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     try:
         if "://" in storage:
-            return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+            return RDBStorage(storage, engine_kwargs={"poolclass": NullPool})  # it is asked rarely
         path = user_path(storage)
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
