@@ -23,7 +23,7 @@ import click
 
 from unlearn_cli import __version__
 from unlearn_cli.errors import SpecError, UnlearnError, signal_of
-from unlearn_cli.safe_text import clean, redact
+from unlearn_cli.safe_text import clean, guard, redact
 
 COMMANDS = {
     "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
@@ -110,6 +110,7 @@ def unlearn() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
+    guard()
     status = _status(args)
     if _distributed():
         _leave_the_others(status)
