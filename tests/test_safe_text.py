@@ -226,6 +226,15 @@ def test_clean_leaves_nothing_that_steers(text: str) -> None:
     assert not STEERING & {*clean(text, keep_newlines=True)}
 
 
+@pytest.mark.parametrize("begin", ["\x1b]", "\x1bP", "\x9d", "\x90"])
+def test_what_has_no_end_hides_nothing(begin: str) -> None:
+    """An operating system command or its like that is left open would take the rest of a line with
+    it, of an error's too; one that ends is gone as a whole."""
+    assert clean(f"a{begin}0;b.toml: is wrong") == "a0;b.toml: is wrong"
+    assert clean(f"a{begin}0;b\x07c{begin}d\x1b\\e") == "ace"
+    assert clean(begin * 200_000 + "a") == "a"
+
+
 @given(st.text())
 def test_a_token_is_never_left_in_part(text: str) -> None:
     """Wherever it stands, as often as it stands there."""
