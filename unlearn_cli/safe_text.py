@@ -75,6 +75,11 @@ def without_own(text: str) -> str:
     return text
 
 
+def has_token() -> bool:
+    """Whether this process holds one."""
+    return bool(_own())
+
+
 def _own() -> list[str]:
     """The longest first, so that none is left in part."""
     found = {os.environ.get(name, "").strip() for name in VARIABLES} | _stored()

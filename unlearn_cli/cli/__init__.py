@@ -47,6 +47,7 @@ COMMANDS = {
     "list-evaluators": ("unlearn_cli.cli.listing:list_evaluators", "List the evaluators."),
     "list-metrics": ("unlearn_cli.cli.listing:list_metrics", "List the metrics."),
     "show": ("unlearn_cli.cli.listing:show", "Show a plugin: options, paper, where it is defined."),
+    "doctor": ("unlearn_cli.cli.doctor:doctor", "Say what there is to work with, and is broken."),
     "new-plugin": (
         "unlearn_cli.cli.new_plugin:new_plugin",
         "Write a plugin to start from, with tests that pass.",
