@@ -24,6 +24,7 @@ FENCE = re.compile(r"^(?:<!-- not run: ([^>]+) -->\n)?```(\w+) ?(\S*)\n(.*?)^```
 REASONS = (
     "continuous integration runs it",
     "installs packages",
+    "deletes the cache",
     "needs a GPU",
     "needs the hub",
     "needs runs that take minutes",

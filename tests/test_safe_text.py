@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from unlearn_cli.api.evaluate import Number, Table
 from unlearn_cli.cli import main
-from unlearn_cli.errors import RunError
+from unlearn_cli.environment import refuse_endpoint
+from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation, Generated
 from unlearn_cli.events import Notice, RunFinished, Sample
 from unlearn_cli.files import write_atomically
@@ -49,6 +52,11 @@ def token(monkeypatch: pytest.MonkeyPatch) -> str:
         (f"bearer {TOKEN}!", f"bearer {HIDDEN}!"),
         ("hf_abcdefghijklmnopqrstuvwxyz", HIDDEN),
         ("https://user:secret@host/x", f"https://{HIDDEN}@host/x"),
+        ("https://user:p@ss@host/x", f"https://{HIDDEN}@host/x"),
+        ("https://user:tok/en?#@host/x", f"https://{HIDDEN}@host/x"),
+        ('"https://a:b/c@host" "d@e"', f'"https://{HIDDEN}@host" "d@e"'),
+        ("hf_oauth_eyJhbGciOi.eyJzdWIi_x.s-1.", f"{HIDDEN}."),
+        ("models/hf_llama_finetuned_on_news", "models/hf_llama_finetuned_on_news"),
         ("git+ssh://git@host:22/x", f"git+ssh://{HIDDEN}@host:22/x"),
         ("https://host/a@b", "https://host/a@b"),
         ("mail a@b.org, hf_token, npo@unlearn-extra", "mail a@b.org, hf_token, npo@unlearn-extra"),
@@ -69,6 +77,73 @@ def test_the_token_that_a_login_stored_is_one_too(
     (tmp_path / "other").write_text("stored-elsewhere")
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "other"))
     assert redact("stored-in-a-file stored-elsewhere") == f"stored-in-a-file {HIDDEN}"
+
+
+def test_a_login_is_found_where_the_hub_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `HF_HOME` below `XDG_CACHE_HOME`, and variables within paths are filled in."""
+    for name in ("HF_HOME", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "token").write_text("stored-in-a-file")
+    assert redact("has stored-in-a-file") == f"has {HIDDEN}"
+    monkeypatch.setenv("HF_HOME", "$XDG_CACHE_HOME/other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "token").write_text("stored-elsewhere")
+    assert redact("stored-in-a-file stored-elsewhere") == f"stored-in-a-file {HIDDEN}"
+
+
+LOGGING = """
+import logging, sys, warnings
+from unlearn_cli.cli import main
+
+try:
+    main(["--version"])
+except SystemExit:
+    pass
+library = logging.getLogger("library")
+library.addHandler(logging.StreamHandler())  # a handler of its own, as the hub's library has
+library.warning("HEAD %s \x1b[31m", "http://user:{mark}@host/x")
+library.warning("two %s %s", "http://user:{mark}@host/x")
+warnings.warn("http://user:{mark}@host/x")
+try:
+    raise ValueError("http://user:{mark}@host/x")
+except ValueError:
+    library.exception("raised")
+"""
+
+
+def test_libraries_log_and_warn_of_no_token() -> None:
+    """What a library says by itself: in a message, in one whose values do not fit, in a traceback,
+    in a warning."""
+    code = LOGGING.format(mark="made-up-secret")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"HEAD http://{HIDDEN}@host/x" in done.stderr
+    assert f"UserWarning: http://{HIDDEN}@host/x" in done.stderr
+    assert f"ValueError: http://{HIDDEN}@host/x" in done.stderr
+    assert "two %s %s" in done.stderr
+    assert "made-up-secret" not in done.stderr
+    assert not STEERING & {*done.stderr}
+
+
+@pytest.mark.parametrize("sign", "/?#")
+def test_an_address_of_the_hub_that_is_none_is_one_line(
+    sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library would raise, and show a part of the password, which it takes for a port."""
+    monkeypatch.setenv("HF_ENDPOINT", f"https://user:made-up{sign}secret@host")
+    with pytest.raises(UsageError, match="HF_ENDPOINT: is no address of a hub") as caught:
+        refuse_endpoint()
+    assert "made-up" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("good", ["", "https://host", "http://user:a%2Fb@host:8080/hub"])
+def test_other_addresses_are_left_to_the_hub(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that its library would take is refused."""
+    monkeypatch.setenv("HF_ENDPOINT", good)
+    refuse_endpoint()
 
 
 def test_what_is_too_short_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +224,15 @@ def test_clean_leaves_nothing_that_steers(text: str) -> None:
     """Whatever stands in a text: no control, no bidi character, no line break is left."""
     assert not (STEERING | {"\n", "\t"}) & {*clean(text)}
     assert not STEERING & {*clean(text, keep_newlines=True)}
+
+
+@pytest.mark.parametrize("begin", ["\x1b]", "\x1bP", "\x9d", "\x90"])
+def test_what_has_no_end_hides_nothing(begin: str) -> None:
+    """An operating system command or its like that is left open would take the rest of a line with
+    it, of an error's too; one that ends is gone as a whole."""
+    assert clean(f"a{begin}0;b.toml: is wrong") == "a0;b.toml: is wrong"
+    assert clean(f"a{begin}0;b\x07c{begin}d\x1b\\e") == "ace"
+    assert clean(begin * 200_000 + "a") == "a"
 
 
 @given(st.text())

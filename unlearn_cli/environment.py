@@ -6,6 +6,9 @@ import os
 import platform
 from importlib import metadata
 from typing import Any
+from urllib.parse import urlsplit
+
+from unlearn_cli.errors import UsageError
 
 PACKAGES = (
     "unlearn-cli",
@@ -23,6 +26,8 @@ PACKAGES = (
     "deepspeed",
     "lm-eval",
 )
+ENDPOINT = "HF_ENDPOINT"
+"""Variable with the address of a mirror of the hub."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 
 
@@ -47,3 +52,13 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def refuse_endpoint() -> None:
+    """Raise UsageError where the hub's library would not start for what the address of its mirror
+    is, without showing any of it: a part of a password is taken for a port there."""
+    try:
+        _ = urlsplit(os.environ.get(ENDPOINT, "")).port
+    except ValueError:
+        hint = "write https://HOST, and in a password %2F for /, %3F for ?, %23 for #, %40 for @"
+        raise UsageError("is no address of a hub", where=ENDPOINT, hint=hint) from None

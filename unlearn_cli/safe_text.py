@@ -4,26 +4,38 @@ Whatever a model, a data set or a plugin wrote goes through `clean` on its way t
 report. Errors, events, manifests and specs go through `redact`, so that no token leaves the
 process. What models and data say is kept as it is, or a report could not show that a leaked
 password is forgotten; such files lose only the tokens of this process itself (`without_own`).
+Libraries write to stderr on their own: what they log and warn of goes through both (`guard`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
+import warnings
 from pathlib import Path
+from typing import Any
 
 HIDDEN = "[hidden]"
 VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 SHORTEST = 8
 """Characters; what is shorter is no token, and hiding it would spoil the text around it."""
 
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@\"']+@")
+_HUB_TOKEN = re.compile(r"\bhf_(?:[A-Za-z0-9]{16,}|(?:oauth|jwt)_[\w.-]{15,}\w)")
+_CREDENTIALS = re.compile(
+    r"(?<=://)(?:"
+    r"[^\s/?#:@\"'<>]*:[^\s\"'<>]*@"  # user:password, whatever stands in it, to the last @
+    r"|[^\s/?#\"'<>]+@"  # what stands for both
+    r")"
+)
+_format_warning = warnings.formatwarning
 
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: cursor, colours, erase
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS
+    # OSC, DCS: to the end; of one that has none its beginning alone, or it would hide the rest
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])"
+    r"(?:[^\x07\x1b\x9c\x9d\x90\x98\x9e\x9f]*(?:\x07|\x1b\\|\x9c))?"
     r"|\x1b[ -/]*[0-~]"  # two-character sequences
 )
 _JOINERS = "\u200c\u200d"  # format characters that scripts and emoji need
@@ -63,6 +75,11 @@ def without_own(text: str) -> str:
     return text
 
 
+def has_token() -> bool:
+    """Whether this process holds one."""
+    return bool(_own())
+
+
 def _own() -> list[str]:
     """The longest first, so that none is left in part."""
     found = {os.environ.get(name, "").strip() for name in VARIABLES} | _stored()
@@ -70,10 +87,41 @@ def _own() -> list[str]:
 
 
 def _stored() -> set[str]:
-    """What the hub's token file holds, if there is one."""
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    file = os.environ.get("HF_TOKEN_PATH") or f"{home}/token"
+    """What the hub's token file holds, if there is one, where its own library looks for it."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", f"{cache}/huggingface")
+    file = os.environ.get("HF_TOKEN_PATH", f"{home}/token")
     try:
-        return {Path(file).expanduser().read_text("utf-8").strip()}
+        return {Path(os.path.expandvars(file)).expanduser().read_text("utf-8").strip()}
     except (OSError, ValueError, RuntimeError):
         return set()
+
+
+def guard() -> None:
+    """From now on no library logs or warns of a token, or steers the terminal."""
+    logging.setLogRecordFactory(_Record)
+    warnings.formatwarning = _safe_warning
+
+
+class _Record(logging.LogRecord):
+    """A record made safe before any handler has it, a library's own ones included."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        try:
+            said = self.getMessage()
+        except Exception:  # noqa: BLE001 - a format that does not fit would be shown with its values
+            said = str(self.msg)
+        self.msg, self.args = _safe(said), ()
+        if self.exc_info:  # formatters take a text that is there already
+            self.exc_text = _safe(logging.Formatter().formatException(self.exc_info))
+        if self.stack_info:
+            self.stack_info = _safe(self.stack_info)
+
+
+def _safe_warning(*args: Any, **more: Any) -> str:
+    return _safe(_format_warning(*args, **more))
+
+
+def _safe(text: str) -> str:
+    return clean(redact(text), keep_newlines=True)

@@ -23,7 +23,7 @@ import click
 
 from unlearn_cli import __version__
 from unlearn_cli.errors import SpecError, UnlearnError, signal_of
-from unlearn_cli.safe_text import clean, redact
+from unlearn_cli.safe_text import clean, guard, redact
 
 COMMANDS = {
     "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
@@ -47,6 +47,7 @@ COMMANDS = {
     "list-evaluators": ("unlearn_cli.cli.listing:list_evaluators", "List the evaluators."),
     "list-metrics": ("unlearn_cli.cli.listing:list_metrics", "List the metrics."),
     "show": ("unlearn_cli.cli.listing:show", "Show a plugin: options, paper, where it is defined."),
+    "doctor": ("unlearn_cli.cli.doctor:doctor", "Say what there is to work with, and is broken."),
     "new-plugin": (
         "unlearn_cli.cli.new_plugin:new_plugin",
         "Write a plugin to start from, with tests that pass.",
@@ -110,6 +111,7 @@ def unlearn() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
+    guard()
     status = _status(args)
     if _distributed():
         _leave_the_others(status)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearn_cli.cli.options import json_option
+from unlearn_cli.cli.options import json_option, refuse_inside
 
 if TYPE_CHECKING:
     from unlearn_cli.compare import Comparison
@@ -29,6 +29,8 @@ def compare(runs: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """
     from unlearn_cli.errors import UsageError
 
+    if plot:
+        refuse_inside(plot)
     comparison = compare_runs([run for given in runs for run in runs_of(given)])
     if plot and not write_plot(comparison, plot):
         hint = "evaluate with `tofu`, which measures both"

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
+from unlearn_cli.cli.options import (
+    json_option,
+    refuse_code,
+    refuse_inside,
+    set_option,
+    trust_option,
+)
 
 
 @click.command()
@@ -42,6 +48,8 @@ def evaluate(
     from unlearn_cli.runs import RunFolder
     from unlearn_cli.spec.load import load_spec
 
+    if output:
+        refuse_inside(output)
     run = RunFolder.open(Path(spec)) if Path(spec).is_dir() else None
     resolved = load_spec(str(run.spec) if run else spec, overrides)
     refuse_code(resolved, trusted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearn_cli.cli.options import json_option, refuse_code, trust_option
+from unlearn_cli.cli.options import json_option, refuse_code, refuse_inside, trust_option
 from unlearn_cli.safe_text import clean
 
 if TYPE_CHECKING:
@@ -46,15 +46,14 @@ def certify(run: Path, key: Path | None, rows: bool, output: Path | None, as_jso
     from unlearn_cli.files import write_atomically
     from unlearn_cli.runs import RunFolder
 
-    folder = RunFolder.open(run)
+    folder, path = RunFolder.open(run), output or run / stating.FILE
+    refuse_inside(path, stating.FILE)
     statement = stating.make_statement(folder)
     stating.refuse_changed(folder)
     if rows:
         salt = secrets.token_bytes(hashing.SALT_BYTES)
         statement = stating.with_rows(statement, stating.forget_rows(folder), salt)
     text = stating.dump(statement)
-    path = output or run / stating.FILE
-    _refuse_inside(path, run)
     write_atomically(path, stating.dump(sign(text.encode(), key)) if key else text)
     click.echo(json.dumps({"evidence": str(path), "signed": bool(key)}) if as_json else str(path))
 
@@ -99,21 +98,6 @@ def verify(
         checks.append(_again(evidence, folder, trusted, as_json))
     _show(checks, as_json)
     return NOT_VERIFIED if _failed(checks) else 0
-
-
-def _refuse_inside(path: Path, run: Path) -> None:
-    """Raise UsageError where the evidence would change what it is about."""
-    from unlearn_cli.errors import UsageError
-    from unlearn_cli.evidence.statement import FILE
-    from unlearn_cli.runs import RESULTS
-
-    inside = path.resolve()
-    own = [(run / name).resolve() for name in RESULTS]
-    if any(folder in inside.parents for folder in own) or (
-        inside.parent == run.resolve() and inside.name != FILE and inside.exists()
-    ):
-        hint = f"leave --output out, which writes {run / FILE}, or name a file elsewhere"
-        raise UsageError("is a part of the run", where=str(path), hint=hint)
 
 
 def _failed(checks: list[Check]) -> bool:

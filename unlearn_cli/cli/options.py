@@ -45,6 +45,20 @@ def refuse_code(spec: Spec, trusted: bool) -> None:
         )
 
 
+def refuse_inside(path: Path, own: str | None = None) -> None:
+    """Raise UsageError where what is to be written, a file or a folder, would be a part of a run.
+
+    `own` is the name of a file that belongs into a run's folder. What else stands there is what the
+    run is judged by, and certified for.
+    """
+    place = path.resolve()
+    for run in (place, *place.parents):
+        is_run = all((run / name).is_file() for name in ("spec.toml", "manifest.json"))
+        if is_run and not (own and place == run / own):
+            hint = f"name {run / own}, or a place outside" if own else "name a place outside"
+            raise UsageError(f"would be a part of the run in {run}", where=str(path), hint=hint)
+
+
 def write_new(file: Path, text: str) -> None:
     """Write a spec to a file that is not there yet. Raises UsageError where it is."""
     try:

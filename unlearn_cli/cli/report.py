@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from unlearn_cli.cli.options import json_option
+from unlearn_cli.cli.options import json_option, refuse_inside
 
 
 @click.command(short_help="Write the report of a run again, or of several.")
@@ -28,6 +28,8 @@ def report(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
     from unlearn_cli.cli.result import write
     from unlearn_cli.runs import RunFolder
 
+    if output:
+        refuse_inside(output, "report.html")
     if output and len(runs) == 1 and (runs[0] / "spec.toml").is_file():
         written = [str(write(RunFolder.open(runs[0]), output))]
     elif output:

@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from unlearn_cli.engine.memory import ram
+
 
 def hardware(accelerator: Accelerator) -> dict[str, Any]:
     """Devices, threads and kernels of this run, as the manifest keeps them; on all processes."""
@@ -25,6 +27,19 @@ def hardware(accelerator: Accelerator) -> dict[str, Any]:
         "cudnn_deterministic": cudnn.deterministic,
         "cudnn_benchmark": cudnn.benchmark,
     }
+
+
+def devices() -> list[tuple[str, int]]:
+    """What torch sees here, and its memory in bytes (0 where that is not known): accelerators, and
+    last the machine itself."""
+    found = [
+        (f"cuda:{n} {torch.cuda.get_device_name(n)}", torch.cuda.mem_get_info(n)[1])
+        for n in range(torch.cuda.device_count())
+    ]
+    other = torch.accelerator.current_accelerator()
+    if other and other.type != "cuda" and torch.accelerator.is_available():
+        found.append((other.type, 0))
+    return [*found, ("cpu", ram())]
 
 
 def backend(model: Any) -> dict[str, str]:

@@ -37,10 +37,10 @@ def total(accelerator: Accelerator) -> int:
     """Bytes that there are for this process."""
     if accelerator.device.type == "cuda":
         return torch.cuda.mem_get_info(accelerator.device)[1]
-    return _ram() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return ram() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def _ram() -> int:
+def ram() -> int:
     """Of the machine, or of the container or job that this process is in."""
     return min([int(psutil.virtual_memory().total), *_limits()])
 

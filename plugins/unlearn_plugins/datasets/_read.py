@@ -215,7 +215,7 @@ def _json(path: Path) -> Iterator[Record]:
 
 def _parse(text: str, path: Path, first_line: int = 1) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_by_name)
     except json.JSONDecodeError as error:
         what = f"broken JSON at column {error.colno}: {error.msg}"
         raise DataError(what, where=f"{path}:{first_line + error.lineno - 1}") from None
@@ -223,7 +223,40 @@ def _parse(text: str, path: Path, first_line: int = 1) -> Any:
         raise DataError(f"is no data: {error}", where=f"{path}:{first_line}") from None
 
 
+class _Twice(dict[str, Any]):
+    """An object in which a key stands more than once: which is meant?"""
+
+    name: str
+
+
+def _by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names, found = [name for name, _ in pairs], _Twice(found)
+    found.name = next(name for name in names if names.count(name) > 1)
+    return found
+
+
+def _refuse_twice(value: Any, where: str) -> None:
+    """Raise DataError where a key stands twice in the value, or anywhere within."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, _Twice):
+            raise _twice(item.name, where)
+        left.extend(item.values() if isinstance(item, dict) else item)
+        left = [item for item in left if isinstance(item, dict | list)]
+
+
+def _twice(name: str, where: str) -> DataError:
+    what = f"column '{name}' is there more than once"
+    return DataError(what, where=where, hint="give every column its own name")
+
+
 def _rows_of_columns(columns: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    if isinstance(columns, _Twice):
+        raise _twice(columns.name, str(path))
     for name, values in columns.items():
         if not isinstance(values, list):
             what = f"column '{name}' is {_kind(values)}"
@@ -240,6 +273,7 @@ def _rows_of_columns(columns: Mapping[str, Any], path: Path) -> list[dict[str, A
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"is {_kind(value)}", where=where, hint="give a JSON object for each row")
+    _refuse_twice(value, where)
     return value
 
 
@@ -262,8 +296,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Record]:
 def _check_names(names: Sequence[str], path: Path) -> None:
     """Two columns of one name: which is meant?"""
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        what = f"column '{twice[0]}' is there more than once"
-        raise DataError(what, where=str(path), hint="give every column its own name")
+        raise _twice(twice[0], str(path))
 
 
 def _fields(header: Sequence[str], values: Sequence[str], path: Path, lines: Any) -> dict[str, str]:

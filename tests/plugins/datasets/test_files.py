@@ -162,6 +162,14 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     ),
     "row without value": (lines(GOOD, {"question": "q"}), "rows.jsonl:2: column 'answer' has no"),
     "empty answer": (lines(GOOD, {**GOOD, "answer": " "}), "rows.jsonl:2: column 'answer' is emp"),
+    "key twice": (
+        lines(GOOD) + '{"question": "q", "answer": "right", "answer": "wrong"}',
+        "rows.jsonl:2: column 'answer' is there more than once; give every column its own name",
+    ),
+    "key twice within": (
+        '{"messages": [{"role": "user", "role": "system", "content": "u"}]}',
+        "rows.jsonl:1: column 'role' is there more than once",
+    ),
     "no answers": (lines({**GOOD, "answer": []}), "rows.jsonl:1: column 'answer' is an empty list"),
     "mixed types": (lines(GOOD, {**GOOD, "answer": 5}), "jsonl:2: column 'answer' is of type int"),
     "type in a list": (lines({**GOOD, "answer": ["a", 5]}), "column 'answer' is of type int"),
@@ -205,6 +213,12 @@ def test_bad_rows_are_named(case: str, tmp_path: Path) -> None:
         ("a.json", "3", "a.json: holds a number"),
         ("a.json", "[{}, null]", "a.json, row 2: is null"),
         ("a.json", '{"question": ["q"], "answer": []}', "columns differ in length: question 1, a"),
+        (
+            "a.json",
+            '[{"question": "q", "answer": "a"},\n {"question": "q", "question": "p"}]',
+            "a.json, row 2: column 'question' is there more than once",
+        ),
+        ("a.json", '{"question": [1], "question": [2]}', "a.json: column 'question' is there more"),
         ("a.json", '{"question": "q"}', "a.json: column 'question' is a string"),
         ("a.csv", "question,answer\nq,a\nq,a,b\n", "a.csv:3: has 3 fields, and the header has 2"),
         ("a.csv", 'question,answer\nq,"a\n', "a.csv:2: broken table"),
