@@ -163,12 +163,13 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
     place = {variant.name: n for n, variant in enumerate(runs, 1)}
 
     def run(variant: Variant, resume: bool) -> None:
+        from unlearn_cli.cli import say
         from unlearn_cli.cli.result import write
         from unlearn_cli.cli.watch import watching
         from unlearn_cli.engine.run import execute
 
         of = f" {place[variant.name]} of {len(runs)}" if runs else ""
-        click.echo(f"run{of}: {variant.name}", err=True)
+        say(f"run{of}: {variant.name}")
         with watching(as_json) as listener:
             write(execute(variant.spec, variant.toml, resume=resume, listener=listener))
 
