@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from unlearn_cli.errors import PluginError
+from unlearn_cli.errors import FAULTS, PluginError
 
 if TYPE_CHECKING:
     import click
@@ -154,7 +154,7 @@ def call(hook: str, warn: Callable[[PluginError], None], **arguments: Any) -> li
     for name, caller in _callers(hook):
         try:
             results += caller(**arguments)
-        except Exception as error:  # noqa: BLE001, PERF203 - one failure must not end the loop
+        except FAULTS as error:  # noqa: PERF203 - one failure must not end the loop
             warn(_failed(name, hook, error))
     return results
 
@@ -168,7 +168,7 @@ def change_spec(spec: Spec) -> Spec:
     for name, caller in _callers("change_spec"):
         try:
             spec = next(iter(caller(spec=spec)), spec)
-        except Exception as error:  # noqa: PERF203 - the error must name the plugin
+        except FAULTS as error:  # noqa: PERF203 - the error must name the plugin
             raise _failed(name, "change_spec", error) from error
     return spec
 
@@ -181,7 +181,7 @@ def watcher(warn: Callable[[PluginError], None]) -> Callable[[Event], None]:
         for name, caller in [*watching.items()]:
             try:
                 caller(event=event)
-            except Exception as error:  # noqa: BLE001, PERF203 - a watcher must not stop the run
+            except FAULTS as error:  # noqa: PERF203 - a watcher must not stop the run
                 del watching[name]
                 warn(_failed(name, "run_event", error))
 
@@ -195,7 +195,7 @@ def _register(manager: pluggy.PluginManager, entry: EntryPoint) -> PluginError |
         plugin = entry.load()
         manager.register(plugin, name=entry.name)
         manager.check_pending()
-    except Exception as error:  # noqa: BLE001 - whatever a plugin's import raises is its own fault
+    except FAULTS as error:  # whatever a plugin's import raises is its own fault
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
@@ -214,5 +214,5 @@ def _callers(hook: str) -> Iterator[tuple[str, Callable[..., list[Any]]]]:
             yield name, manager().subset_hook_caller(hook, everyone - {plugin})
 
 
-def _failed(name: str, hook: str, error: Exception) -> PluginError:
+def _failed(name: str, hook: str, error: BaseException) -> PluginError:
     return PluginError(f"plugin {name!r} failed in {hook}: {type(error).__name__}: {error}")

@@ -73,6 +73,18 @@ class CommandTable(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; one of ours never calls `sys.exit`, so who did has not finished it."""
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            if ctx.invoked_subcommand not in COMMANDS:
+                raise  # a plugin's command ends as it likes
+            from unlearn_cli.catalog import author
+
+            what = f"sys.exit({error.code!r}) was called before the command was done"
+            raise UnlearnError(what, where=author(error)) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The lines of `unlearn --help`, without importing a command."""
         ours = [(name, summary) for name, (_, summary) in COMMANDS.items()]
@@ -216,7 +228,9 @@ def _reader_left() -> int:
 
 
 def _confess(error: Exception) -> int:
-    """An exception that no user caused."""
+    """An exception that no user caused, put down to whose code it arose in."""
+    from unlearn_cli.catalog import author
+
     lines = "".join(traceback.format_exception(error, limit=-_BUG_FRAMES))
     say(lines.rstrip("\n"), keep_newlines=True)
-    return _complain(f"this is a bug in unlearn {__version__}; please report the lines above", 1)
+    return _complain(f"this is a bug in {author(error)}; please report the lines above", 1)
