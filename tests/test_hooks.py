@@ -13,13 +13,14 @@ from click.testing import CliRunner
 
 from unlearn_cli import hooks
 from unlearn_cli.cli.result import write
+from unlearn_cli.cli.run import load_to_run
 from unlearn_cli.errors import PluginError
 from unlearn_cli.events import Event, Notice, RunFinished
 from unlearn_cli.runs import RunFolder
-from unlearn_cli.spec.tables import DataTable, MethodTable, Spec
+from unlearn_cli.spec.load import dump_spec, load_spec
 
 Install = Callable[..., Path]
-SPEC = Spec(name="a", data=DataTable(), method=MethodTable(name="npo"))
+SPEC = load_spec("quickstart", ["method.name=npo"])
 
 
 @pytest.fixture(autouse=True)
@@ -169,8 +170,9 @@ def test_specs_are_changed_one_after_the_other(install: Install) -> None:
     install("unlearn-two", {"unlearn": {"two": "hooks_two"}}, hooks_two=doubles)
     install("unlearn-none", {"unlearn": {"none": "hooks_none"}}, hooks_none=silent)
 
-    assert hooks.change_spec(SPEC).seed == 3  # 0 -> 1 -> 3
-    assert SPEC.seed == 0
+    before = SPEC.seed
+    assert hooks.change_spec(SPEC).seed == 2 * (2 * before + 1) + 1
+    assert SPEC.seed == before
 
 
 def test_a_failing_change_of_the_spec_stops_the_run(install: Install) -> None:
@@ -180,6 +182,30 @@ def test_a_failing_change_of_the_spec_stops_the_run(install: Install) -> None:
 
     with pytest.raises(PluginError, match="plugin 'bad' failed in change_spec: KeyError: 'x'"):
         hooks.change_spec(SPEC)
+
+
+def changing(install: Install, body: str) -> None:
+    """Install a plugin whose `change_spec` has this body."""
+    text = module(f"@hookimpl\ndef change_spec(spec):\n    {body}")
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
+
+
+def copy(change: str) -> str:
+    return f"return spec.model_copy(update={change})"
+
+
+def test_the_spec_of_a_run_is_not_changed_again(install: Install, tmp_path: Path) -> None:
+    """The command that an interrupted run names resumes that run, also where a change that is made
+    twice gives another; a spec elsewhere is changed, whatever it is called."""
+    changing(install, copy("{'seed': spec.seed + 1}"))
+    run = RunFolder.create(tmp_path / "run", dump_spec(SPEC))
+    other = tmp_path / "spec.toml"
+    other.write_text(dump_spec(SPEC), encoding="utf-8")
+
+    def seed(file: Path) -> int:
+        return load_to_run(str(file), (), seed=None, trusted=False).seed
+
+    assert (seed(run.spec), seed(other)) == (SPEC.seed, SPEC.seed + 1)
 
 
 def test_call_collects_what_plugins_return(install: Install) -> None:
