@@ -47,8 +47,7 @@ def run(
     """Unlearn, as SPEC says: a TOML file, or the name of a preset such as `quickstart`."""
     from unlearn_cli.spec.load import dump_spec
 
-    named = [*overrides, *([f"name={name}"] if name else [])]
-    resolved = load_to_run(spec, named, seed=seed, trusted=trusted)
+    resolved = load_to_run(spec, overrides, name=name, seed=seed, trusted=trusted)
     if profile:
         choose(profile)
     if processes is not None and "LOCAL_RANK" not in os.environ:
@@ -74,6 +73,7 @@ def load_to_run(
     source: str,
     overrides: Sequence[str],
     *,
+    name: str | None = None,
     seed: int | None,
     trusted: bool,
 ) -> Spec:
@@ -85,7 +85,7 @@ def load_to_run(
     from unlearn_cli.runs import RunFolder
     from unlearn_cli.spec.load import load_spec
 
-    spec = load_spec(source, overrides, seed=seed)
+    spec = load_spec(source, overrides, name=name, seed=seed)
     run = RunFolder(Path(source).parent)
     if Path(source) != run.spec or not run.manifest:
         spec = hooks.change_spec(spec)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unlearn_cli.errors import SpecError, UnlearnError
 from unlearn_cli.spec.layers import flags, read_tree
@@ -13,14 +14,21 @@ from unlearn_cli.spec.tree import Tree
 from unlearn_cli.spec.validate import rule_problems, table_problems
 
 
-def load_spec(source: str, overrides: Sequence[str] = (), *, seed: int | None = None) -> Spec:
+def load_spec(
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    seed: int | None = None,
+) -> Spec:
     """Read, check and resolve a spec.
 
-    Precedence: seed, overrides, source, what it extends, default.
+    Precedence: name and seed, overrides, source, what it extends, default.
 
     Args:
         source: path of a TOML file, or the name of a preset where no such file exists.
         overrides: `table.key=value`, the value in TOML or a bare word.
+        name: replaces the spec's, as it is: no TOML.
         seed: replaces the spec's.
 
     Returns:
@@ -30,14 +38,14 @@ def load_spec(source: str, overrides: Sequence[str] = (), *, seed: int | None = 
         SpecError: with everything that is wrong, each problem with its file and line or its flag.
     """
     try:
-        return _load(source, overrides, seed)
+        return _load(source, overrides, {"name": name, "seed": seed})
     except RecursionError:
         raise SpecError([UnlearnError("nested too deep", where=source)]) from None
 
 
-def _load(source: str, overrides: Sequence[str], seed: int | None) -> Spec:
+def _load(source: str, overrides: Sequence[str], values: Mapping[str, Any]) -> Spec:
     tree = read_tree(source)
-    top, problems = flags(overrides, seed)
+    top, problems = flags(overrides, values)
     tree.overlay(top)
     problems += problems_of(tree)
     if problems:
