@@ -8,9 +8,9 @@ from typing import Any
 from unlearn_cli.errors import SpecError, UnlearnError
 from unlearn_cli.spec.layers import flags, read_tree
 from unlearn_cli.spec.plugins import plugin_problems
-from unlearn_cli.spec.resolve import resolve
+from unlearn_cli.spec.resolve import fill, resolve
 from unlearn_cli.spec.tables import Spec
-from unlearn_cli.spec.tree import Tree
+from unlearn_cli.spec.tree import Origin, Tree
 from unlearn_cli.spec.validate import rule_problems, table_problems
 
 
@@ -57,6 +57,25 @@ def problems_of(tree: Tree) -> list[UnlearnError]:
     """Everything that is wrong with the tables of a tree, in the order of their lines."""
     data = tree.data
     return tree.located([*table_problems(data), *rule_problems(data), *plugin_problems(data)])
+
+
+def check_again(spec: Spec, origin: str) -> Spec:
+    """A spec that code changed, held against all that holds for one that is read, and filled in.
+
+    Args:
+        spec: as made by `model_copy`, which checks nothing.
+        origin: who changed it, for the problems.
+
+    Raises:
+        SpecError: with everything that is wrong.
+    """
+    try:
+        data = spec.model_dump(mode="json", exclude_none=True, warnings="error")
+    except ValueError as error:  # of what is no table, or no text: pydantic says it on lines
+        raise SpecError([UnlearnError(" ".join(str(error).split()), where=origin)]) from None
+    if problems := problems_of(Tree(data, {(): Origin(origin)})):
+        raise SpecError(problems)
+    return Spec.model_validate(fill(data))
 
 
 def dump_spec(spec: Spec) -> str:
