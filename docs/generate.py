@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import api_changes
 import click
 import generate_api
 
@@ -252,7 +253,7 @@ def _fence(text: str, language: str) -> str:
 def main() -> int:
     """Write all of it, or with `--check` say what is stale; exit code 1 where something is."""
     found = pages()
-    if unversioned := generate_api.unversioned(_read(DOCS / API), found[API]):
+    if unversioned := api_changes.unversioned(_read(DOCS / API), found[API]):
         sys.stderr.write(f"{unversioned}\n")
         return 1
     if "--check" in sys.argv:

@@ -1,12 +1,13 @@
-"""The page of the plugin API: every public name with its signature; and when its version is stale.
+"""The page of the plugin API: every public name with its signature.
 
-The page that is checked in is the snapshot to which the code is compared. Where signatures differ
-and `API_VERSION` does not say so, no new page is written.
+The page that is checked in is the snapshot to which the code is compared (`api_changes.py`). Where
+signatures differ and `API_VERSION` does not say so, no new page is written.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -14,7 +15,12 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from api_changes import KEYWORD_ONLY
+
 from unlearn_cli.api import API_VERSION
+from unlearn_cli.evaluations import Evaluation, Generated
+from unlearn_cli.hooks import GROUP
+from unlearn_cli.spec.tables import Spec
 
 MODULES = (
     "unlearn_cli.api",
@@ -24,16 +30,35 @@ MODULES = (
     "unlearn_cli.events",
     "unlearn_cli.errors",
     "unlearn_cli.testing",
+    "unlearn_cli.spec.tables",
+    "unlearn_cli.runs",
+    "unlearn_cli.evaluations",
 )
+READ: dict[str, dict[str, tuple[str, ...]]] = {
+    "unlearn_cli.spec.tables": {"Spec": tuple(Spec.model_fields)},
+    "unlearn_cli.runs": {"RunFolder": ("folder", "manifest", "events", "evaluations")},
+    "unlearn_cli.evaluations": {
+        "Evaluation": tuple(field.name for field in dataclasses.fields(Evaluation)),
+        "Generated": tuple(field.name for field in dataclasses.fields(Generated)),
+    },
+}
+"""Module -> what hooks are given of it, and the parts of that which they may read."""
+READING = {
+    "unlearn_cli.spec.tables": "`change_spec` is given a spec, may read of it what is listed, and "
+    "makes a changed copy by `model_copy`. Its tables have the keys of [the spec](spec.md) as "
+    "attributes.",
+    "unlearn_cli.runs": "`report_sections` is given a run, and may read of it what is listed.",
+    "unlearn_cli.evaluations": "What `RunFolder.evaluations` returns, to be read.",
+}
 RULE = """\
 Plugins rely on what stands here, and on nothing else of `unlearn_cli`. The version follows
-[Semantic Versioning](https://semver.org): the first number rises where something is gone, renamed
-or means something else, so that a plugin may break; the second where something is added, an
-optional argument too; the third where a fault is repaired. `unlearn_cli.api.API_VERSION` has it,
-`CHANGELOG.md` says what changed, and a change of a signature without a new
-version fails the checks."""
-VERSION = re.compile(r"^Version (\d+)\.(\d+)\.(\d+)$", re.MULTILINE)
-ENTRY = re.compile(r"^### (\S+)$.*?^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+[Semantic Versioning](https://semver.org): the first number rises where a plugin may break, because
+a line of this page is gone or another, or means something else; the second where something is
+added, an optional argument too; the third where a fault is repaired.
+`unlearn_cli.api.API_VERSION` has it, `CHANGELOG.md` says what changed, and a change of a signature
+without the version that it takes fails the checks."""
+HOOK = f"{GROUP}_spec"
+"""Where pluggy keeps what `hookspec` was told."""
 QUALIFIER = re.compile(r"\b(?:\w+\.)+(?=\w)")
 
 
@@ -54,6 +79,7 @@ def blocks() -> Iterator[str]:
     for name in MODULES:
         module = importlib.import_module(name)
         yield f"## {name}"
+        yield READING.get(name, "")
         for public, value in public_names(module).items():
             yield f"### {public}"
             yield summary(module, public, value)
@@ -67,7 +93,7 @@ def public_names(module: ModuleType) -> dict[str, Any]:
         for name, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__ and name[0] != "_"
     ]
-    names = getattr(module, "__all__", own)
+    names = READ.get(module.__name__) or getattr(module, "__all__", own)
     return {name: getattr(module, name) for name in names if name != "API_VERSION"}
 
 
@@ -94,21 +120,38 @@ def _below(module: ModuleType, name: str) -> str:
 
 def signature(name: str, value: Any) -> str:
     """A name as a plugin sees it: a function's arguments, a class's fields and functions."""
+    if inspect.isclass(value) and name in (read := READ.get(value.__module__, {})):
+        return "\n".join([f"class {name}", *(f"    {_part(value, part)}" for part in read[name])])
     if inspect.isclass(value):
         bases = [base.__name__ for base in value.__bases__ if base.__name__ != "object"]
         head = f"class {name}({', '.join(bases)})" if bases else f"class {name}"
-        return "\n".join([head, *(f"    {line}" for line in _members(value))])
+        return "\n".join([*_decorator(value), head, *(f"    {line}" for line in _members(value))])
     if inspect.isfunction(value):
         return f"def {name}{_arguments(value)}"
     plain = isinstance(value, int | str) or type(value).__module__ in ("typing", "collections.abc")
     return f"{name} = {_plain(value)}" if plain else f"{name}: {type(value).__name__}"
 
 
+def _decorator(cls: type) -> Iterator[str]:
+    if dataclasses.is_dataclass(cls):
+        frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]  # no public name
+        yield "@dataclass(frozen=True)" if frozen else "@dataclass"
+
+
+def _part(cls: type, name: str) -> str:
+    """A part that is read: its type, which is that of the argument where a class declares none."""
+    if name in vars(cls) and name not in inspect.get_annotations(cls):
+        return next(_member(cls, name, vars(cls)[name]))
+    declared = inspect.get_annotations(cls.__init__) | inspect.get_annotations(cls)
+    return f"{name}: {_Verbatim(declared[name])!r}"
+
+
 def _members(cls: type) -> Iterator[str]:
     annotations = inspect.get_annotations(cls)
     for name, annotation in annotations.items():
         if not name.startswith("_"):
-            yield f"{name}: {_Verbatim(annotation)!r}{_default(cls, name)}"
+            keyword = KEYWORD_ONLY if _keyword_only(cls, name) else ""
+            yield f"{name}: {_Verbatim(annotation)!r}{_default(cls, name)}{keyword}"
     for name, member in vars(cls).items():
         if name not in annotations and (not name.startswith("_") or name == "__init__"):
             yield from _member(cls, name, member)
@@ -121,9 +164,15 @@ def _member(cls: type, name: str, member: Any) -> Iterator[str]:
         yield f"{name}: {inspect.get_annotations(getter).get('return')}  # property"
     elif inspect.isfunction(function) and not (name == "__init__" and hasattr(cls, "_is_protocol")):
         if not (name == "__init__" and hasattr(cls, "__dataclass_fields__")):
-            yield f"def {name}{_arguments(function)}"
+            yield f"{_keyword(function)} {name}{_arguments(function)}{_options(function)}"
     elif isinstance(member, int | str):
         yield f"{name} = {member!r}"
+
+
+def _keyword_only(cls: type, name: str) -> bool:
+    return any(
+        f.name == name and f.kw_only for f in getattr(cls, "__dataclass_fields__", {}).values()
+    )
 
 
 def _default(cls: type, name: str) -> str:
@@ -134,6 +183,16 @@ def _default(cls: type, name: str) -> str:
     if inspect.isfunction(default):  # its repr has an address
         return f" = {default.__name__}"
     return "" if default is inspect.Parameter.empty else f" = {default!r}"
+
+
+def _keyword(function: Any) -> str:
+    return "hook" if hasattr(function, HOOK) else "def"
+
+
+def _options(function: Any) -> str:
+    """How a hook is called, where that is not as usual: `firstresult`."""
+    options = [name for name, value in getattr(function, HOOK, {}).items() if value]
+    return f"  # {', '.join(options)}" if options else ""
 
 
 def _arguments(function: Any) -> str:
@@ -150,29 +209,3 @@ def _arguments(function: Any) -> str:
 
 def _plain(value: Any) -> str:
     return QUALIFIER.sub("", value.__name__ if inspect.isclass(value) else repr(value))
-
-
-def unversioned(before: str, after: str) -> str:
-    """Why the page `after` must not take the place of `before`; empty where it may.
-
-    Signatures that differ need a higher version, names that are gone a higher first number.
-    """
-    old, new = dict(ENTRY.findall(before)), dict(ENTRY.findall(after))
-    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    if not old or not changed:
-        return ""
-    was, now = _version(before), _version(after)
-    gone = [name for name in changed if name not in new]
-    if now <= was:
-        what = f"the plugin API changed ({', '.join(changed)}) and its version did not"
-    elif gone and now[0] == was[0]:
-        what = f"{', '.join(gone)} is gone from the plugin API, which needs a new first number"
-    else:
-        return ""
-    return f"{what}: raise API_VERSION in unlearn_cli/api, and say so in CHANGELOG.md"
-
-
-def _version(page: str) -> tuple[int, ...]:
-    found = VERSION.search(page)
-    assert found is not None, "the page names no version"
-    return tuple(map(int, found.groups()))

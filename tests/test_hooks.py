@@ -13,13 +13,14 @@ from click.testing import CliRunner
 
 from unlearn_cli import hooks
 from unlearn_cli.cli.result import write
-from unlearn_cli.errors import PluginError
+from unlearn_cli.cli.run import load_to_run
+from unlearn_cli.errors import PluginError, SpecError
 from unlearn_cli.events import Event, Notice, RunFinished
 from unlearn_cli.runs import RunFolder
-from unlearn_cli.spec.tables import DataTable, MethodTable, Spec
+from unlearn_cli.spec.load import dump_spec, load_spec
 
 Install = Callable[..., Path]
-SPEC = Spec(name="a", data=DataTable(), method=MethodTable(name="npo"))
+SPEC = load_spec("quickstart", ["method.name=npo"])
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +57,6 @@ def module(body: str) -> str:
 
 
 GOOD = module("@hookimpl\ndef run_event(event):\n    seen.append(event)")
-RAISES = module(
-    "@hookimpl\ndef run_event(event):\n    seen.append(event)\n    raise OSError('no disk')"
-)
 
 
 def example(hook: str) -> str:
@@ -123,6 +121,7 @@ def test_the_documented_section_is_in_the_report(tmp_path: Path) -> None:
         ("import no_such_library", "No module named 'no_such_library'"),
         (module("@hookimpl\ndef run_evnt(event): ..."), "unknown hook 'run_evnt'"),
         (module("@hookimpl\ndef run_event(evnt): ..."), "evnt"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_a_broken_plugin_is_a_problem_and_the_rest_works(
@@ -142,9 +141,16 @@ def test_a_broken_plugin_is_a_problem_and_the_rest_works(
     assert not hooks.manager().has_plugin("bad")
 
 
-def test_a_watcher_that_raises_is_named_once_and_left_out(install: Install) -> None:
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [("OSError('no disk')", "OSError: no disk"), ("SystemExit(0)", "SystemExit: 0")],
+)
+def test_a_watcher_that_raises_is_named_once_and_left_out(
+    install: Install, raised: str, told: str
+) -> None:
     """The run goes on, the other watchers see every event, and the failure is said one time."""
-    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=RAISES)
+    text = module(f"@hookimpl\ndef run_event(event):\n    seen.append(event)\n    raise {raised}")
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
     install("unlearn-good", {"unlearn": {"good": "hooks_good"}}, hooks_good=GOOD)
     warnings = Collected([])
     events: list[Event] = [Notice("one"), Notice("two")]
@@ -153,7 +159,7 @@ def test_a_watcher_that_raises_is_named_once_and_left_out(install: Install) -> N
     for event in events:
         listen(event)
 
-    assert warnings.lines == ["plugin 'bad' failed in run_event: OSError: no disk"]
+    assert warnings.lines == [f"plugin 'bad' failed in run_event: {told}"]
     assert seen_by("bad") == events[:1]
     assert seen_by("good") == events
 
@@ -169,17 +175,102 @@ def test_specs_are_changed_one_after_the_other(install: Install) -> None:
     install("unlearn-two", {"unlearn": {"two": "hooks_two"}}, hooks_two=doubles)
     install("unlearn-none", {"unlearn": {"none": "hooks_none"}}, hooks_none=silent)
 
-    assert hooks.change_spec(SPEC).seed == 3  # 0 -> 1 -> 3
-    assert SPEC.seed == 0
+    before = SPEC.seed
+    assert hooks.change_spec(SPEC).seed == 2 * (2 * before + 1) + 1
+    assert SPEC.seed == before
 
 
-def test_a_failing_change_of_the_spec_stops_the_run(install: Install) -> None:
-    """What the plugin wanted is unknown, so nothing may run without it."""
-    text = module("@hookimpl\ndef change_spec(spec):\n    raise KeyError('x')")
+def changing(install: Install, body: str) -> None:
+    """Install a plugin whose `change_spec` has this body."""
+    text = module(f"@hookimpl\ndef change_spec(spec):\n    {body}")
     install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
 
-    with pytest.raises(PluginError, match="plugin 'bad' failed in change_spec: KeyError: 'x'"):
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [("KeyError('x')", "KeyError: 'x'"), ("SystemExit(0)", "SystemExit: 0")]
+)
+def test_a_failing_change_of_the_spec_stops_the_run(
+    install: Install, raised: str, told: str
+) -> None:
+    """What the plugin wanted is unknown, so nothing may run without it."""
+    changing(install, f"raise {raised}")
+
+    with pytest.raises(PluginError, match=f"plugin 'bad' failed in change_spec: {told}"):
         hooks.change_spec(SPEC)
+
+
+def copy(change: str) -> str:
+    return f"return spec.model_copy(update={change})"
+
+
+TRAIN = "{'train': spec.train.model_copy(update=%s)}"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return {'seed': 1}", "returned {'seed': 1} from change_spec; return a Spec"),
+        ("return spec, None", "from change_spec; return a Spec"),
+        (copy("{'name': '../../x'}"), "name: must be text in quotes of letters"),
+        (copy("{'train': {'batch_size': 2}}"), "Expected `TrainTable`"),
+        (
+            copy(TRAIN % "{'batch_size': -3}"),
+            "[train].batch_size: must be a whole",
+        ),
+        (copy(TRAIN % "{'steps': 4}"), "[train].steps: given together with epochs"),
+        (copy("{'method': spec.method.model_copy(update={'beta': -1.0})}"), "[method].beta: must"),
+    ],
+)
+def test_a_changed_spec_is_checked_as_one_that_is_read(
+    install: Install, body: str, told: str
+) -> None:
+    """`model_copy` checks nothing: what does not fit is one line that names plugin and key."""
+    changing(install, body)
+
+    with pytest.raises((PluginError, SpecError)) as caught:
+        hooks.change_spec(SPEC)
+    assert "plugin 'bad'" in str(caught.value)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_method_that_a_plugin_chose_gets_its_defaults(install: Install) -> None:
+    """As if the spec had named it: the retain term is the one that the method sets."""
+    other = "from unlearn_cli.spec.tables import MethodTable; "
+    changing(install, other + copy("{'method': MethodTable(name='kl_min')}"))
+
+    assert hooks.change_spec(SPEC) == load_spec("quickstart", ["method.name=kl_min"])
+
+
+def test_the_spec_of_a_run_is_not_changed_again(install: Install, tmp_path: Path) -> None:
+    """The command that an interrupted run names resumes that run, also where a change that is made
+    twice gives another; a spec elsewhere is changed, whatever it is called."""
+    changing(install, copy("{'seed': spec.seed + 1}"))
+    run = RunFolder.create(tmp_path / "run", dump_spec(SPEC))
+    other = tmp_path / "spec.toml"
+    other.write_text(dump_spec(SPEC), encoding="utf-8")
+
+    def seed(file: Path) -> int:
+        return load_to_run(str(file), (), seed=None, trusted=False).seed
+
+    assert (seed(run.spec), seed(other)) == (SPEC.seed, SPEC.seed + 1)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    ["('Title', '<p>')", "[('Title', '<p>', 1)]", "[('Title', None)]", "'<p>'", "{'a': 'b'}", "7"],
+)
+def test_what_is_no_section_is_left_out_of_the_report(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], returned: str
+) -> None:
+    """The report is written without it, and a warning names the plugin."""
+    text = module(f"@hookimpl\ndef report_sections(run):\n    return {returned}")
+    install("unlearn-bad", {"unlearn": {"bad": "hooks_bad"}}, hooks_bad=text)
+
+    assert write(RunFolder.create(tmp_path / "a", 'name = "a"')).is_file()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: plugin 'bad' failed in report_sections" in line
+    assert "which is no list of (title, HTML)" in line
 
 
 def test_call_collects_what_plugins_return(install: Install) -> None:

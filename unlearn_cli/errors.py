@@ -11,6 +11,10 @@ from collections.abc import Sequence
 
 from unlearn_cli.safe_text import redact
 
+FAULTS = (Exception, SystemExit)
+"""What a plugin may raise where it is called; `sys.exit(0)` would else end the tool as if all had
+worked."""
+
 
 class UnlearnError(Exception):
     """An error that a user can act on. It holds no token (`safe_text.py`).

@@ -14,6 +14,7 @@ that fails to import is a problem with a name; the others work. The examples are
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from unlearn_cli.errors import PluginError
+from unlearn_cli.errors import FAULTS, PluginError
 
 if TYPE_CHECKING:
     import click
@@ -89,7 +90,8 @@ class Hooks:
         """Change a spec before it runs: return a changed copy, or None to leave it.
 
         Plugins are asked one after the other, each with what the one before it returned. What comes
-        out is written to the run folder, so a run says what it did. Where one raises, nothing runs.
+        out is checked like a spec that is read, and written to the run folder, so a run says what
+        it did; resumed from there, it is not changed again. Where one raises, nothing runs.
 
             from unlearn_cli.hooks import hookimpl
 
@@ -145,32 +147,42 @@ def problems() -> tuple[PluginError, ...]:
     return loaded().problems
 
 
-def call(hook: str, warn: Callable[[PluginError], None], **arguments: Any) -> list[Any]:
-    """Call a hook of every plugin and collect what they return, None left out.
+def call(
+    hook: str,
+    warn: Callable[[PluginError], None],
+    check: Callable[[Any], Any] = lambda result: result,
+    **arguments: Any,
+) -> list[Any]:
+    """Call a hook of every plugin and collect, through `check`, what they return, None left out.
 
-    A plugin that raises is handed to `warn` as an error that names it; the rest are called.
+    A plugin that raises, or returns what `check` refuses, is handed to `warn` as an error that
+    names it; the rest are called.
     """
     results = []
     for name, caller in _callers(hook):
         try:
-            results += caller(**arguments)
-        except Exception as error:  # noqa: BLE001, PERF203 - one failure must not end the loop
+            results += [check(result) for result in caller(**arguments)]
+        except FAULTS as error:  # noqa: PERF203 - one failure must not end the loop
             warn(_failed(name, hook, error))
     return results
 
 
 def change_spec(spec: Spec) -> Spec:
-    """The spec after every plugin had its turn.
+    """The spec after every plugin had its turn, checked after each.
 
     Raises:
         PluginError: a plugin failed; what it wanted changed is unknown, so nothing may run.
+        SpecError: it returned a spec that cannot run.
     """
     for name, caller in _callers("change_spec"):
-        try:
-            spec = next(iter(caller(spec=spec)), spec)
-        except Exception as error:  # noqa: PERF203 - the error must name the plugin
-            raise _failed(name, "change_spec", error) from error
+        spec = _changed(spec, name, caller)
     return spec
+
+
+def report_sections(run: RunFolder, warn: Callable[[PluginError], None]) -> list[tuple[str, str]]:
+    """The sections that plugins add to a report; one that fails is handed to `warn`."""
+    added = call("report_sections", warn, _sections, run=run)
+    return [section for sections in added for section in sections]
 
 
 def watcher(warn: Callable[[PluginError], None]) -> Callable[[Event], None]:
@@ -181,7 +193,7 @@ def watcher(warn: Callable[[PluginError], None]) -> Callable[[Event], None]:
         for name, caller in [*watching.items()]:
             try:
                 caller(event=event)
-            except Exception as error:  # noqa: BLE001, PERF203 - a watcher must not stop the run
+            except FAULTS as error:  # noqa: PERF203 - a watcher must not stop the run
                 del watching[name]
                 warn(_failed(name, "run_event", error))
 
@@ -195,7 +207,7 @@ def _register(manager: pluggy.PluginManager, entry: EntryPoint) -> PluginError |
         plugin = entry.load()
         manager.register(plugin, name=entry.name)
         manager.check_pending()
-    except Exception as error:  # noqa: BLE001 - whatever a plugin's import raises is its own fault
+    except FAULTS as error:  # whatever a plugin's import raises is its own fault
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
@@ -214,5 +226,34 @@ def _callers(hook: str) -> Iterator[tuple[str, Callable[..., list[Any]]]]:
             yield name, manager().subset_hook_caller(hook, everyone - {plugin})
 
 
-def _failed(name: str, hook: str, error: Exception) -> PluginError:
+def _changed(spec: Spec, name: str, caller: Callable[..., list[Any]]) -> Spec:
+    """What one plugin makes of a spec."""
+    from unlearn_cli.spec.load import check_again
+    from unlearn_cli.spec.tables import Spec
+
+    try:
+        returned = caller(spec=spec)
+    except FAULTS as error:
+        raise _failed(name, "change_spec", error) from error
+    for changed in returned:
+        if not isinstance(changed, Spec):
+            what = f"plugin {name!r} returned {reprlib.repr(changed)} from change_spec"
+            raise PluginError(what, hint="return a Spec, made by spec.model_copy, or None")
+        spec = check_again(changed, f"plugin {name!r} in change_spec")
+    return spec
+
+
+def _sections(added: Any) -> list[tuple[str, str]]:
+    """What a plugin adds to a report; TypeError where that is nothing to put into one."""
+    if not (isinstance(added, list | tuple) and all(map(_is_section, added))):
+        raise TypeError(f"it returned {reprlib.repr(added)}, which is no list of (title, HTML)")
+    return [(title, html) for title, html in added]
+
+
+def _is_section(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(isinstance(part, str) for part in value)
+
+
+def _failed(name: str, hook: str, error: BaseException) -> PluginError:
     return PluginError(f"plugin {name!r} failed in {hook}: {type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn_cli.errors import Interrupted, RunError, UnlearnError
+from unlearn_cli.errors import FAULTS, Interrupted, RunError, UnlearnError
 from unlearn_cli.files import lock_file, write_atomically
 from unlearn_cli.runs import RunFolder
 from unlearn_cli.sweep import Variant
@@ -107,7 +107,7 @@ def _attempt(variant: Variant, run: Callable[[Variant, bool], None]) -> list[Fai
         raise Interrupted(error.what, where=variant.name, hint=hint, by=error.by) from None
     except UnlearnError as error:
         return [Failure(variant.name, error.line())]
-    except Exception as error:  # noqa: BLE001 - one broken run must not cost the others
+    except FAULTS as error:  # one broken run must not cost the others
         return [Failure(variant.name, repr(error))]
     return []
 

@@ -169,6 +169,61 @@ def test_a_broken_plugin_is_named_and_the_rest_works(
     assert "npo" in captured.out
 
 
+BROKEN = HELLO.replace('click.echo("hello")', "1 / 0")
+
+
+def test_what_a_command_of_a_plugin_raises_is_put_down_to_its_distribution(
+    plugin: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The traceback stays, for its authors; it is no bug of ours."""
+    plugin(BROKEN)
+
+    assert status("hello") == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error
+    assert "this is a bug in unlearn-extra 1.2; please report" in error
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_command_of_a_plugin_leaves_with_its_own_code(
+    plugin: Callable[[str], None], code: int
+) -> None:
+    """It may call `sys.exit`."""
+    plugin(HELLO.replace('click.echo("hello")', f"raise SystemExit({code})"))
+
+    assert status("hello") == code
+
+
+@pytest.mark.parametrize(
+    "text", ["raise SystemExit(0)", HELLO.replace("@cli", "raise SystemExit(0)\n        @cli")]
+)
+def test_a_plugin_cannot_end_the_tool(
+    plugin: Callable[[str], None], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """`sys.exit(0)` on import, or when asked, is a warning that names it; the command runs."""
+    plugin(text)
+
+    assert status("list-methods") == 0
+    captured = capsys.readouterr()
+    assert "'extra'" in captured.err
+    assert "SystemExit: 0" in captured.err
+    assert "npo" in captured.out
+
+
+def test_a_command_of_ours_that_something_ended_has_not_worked(
+    failing: Callable[[BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`sys.exit(0)` in what a command calls, say in a method: an error, exit code 1."""
+    failing(SystemExit(0))
+    monkeypatch.setitem(cli.COMMANDS, "fail", (f"{__name__}:fail", ""))
+    monkeypatch.setattr(sys.modules[__name__], "fail", cli.unlearn.commands["fail"], raising=False)
+
+    assert status("fail") == 1
+    assert "sys.exit(0) was called before the command was done" in capsys.readouterr().err
+
+
 def test_a_plugin_cannot_replace_a_command_of_ours(
     plugin: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,19 @@ def test_seed_beats_a_seed_that_is_set(write: Write, minimal: str) -> None:
     assert load_spec(write(minimal), ["seed=1"], seed=2).seed == 2
 
 
+@pytest.mark.parametrize("name", ["2024", "true", "1e5", "2024-01-01", "a.b"])
+def test_a_name_is_taken_as_it_is(write: Write, minimal: str, name: str) -> None:
+    """`--name 2024` is a text, for the shell took its quotes; it beats one that is set."""
+    assert load_spec(write(minimal), ["name=other"], name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "../x", '"quoted"'])
+def test_a_name_that_is_none_is_refused_by_its_flag(write: Write, minimal: str, name: str) -> None:
+    """Also one that is empty, which is not as if none were given."""
+    with pytest.raises(SpecError, match=r"^--name "):
+        load_spec(write(minimal), name=name)
+
+
 def test_extends_chains_through_files_to_a_preset(write: Write) -> None:
     """A file is found beside the file that extends it; the nearest file wins."""
     write('extends = "tofu"\nseed = 1\n[train]\nbatch_size = 4\n', "lab/base.toml")

@@ -39,11 +39,11 @@ from unlearn_cli.api.evaluate import (
 )
 from unlearn_cli.api.method import Method, MethodDefaults, Progress, RetainTerm, Weights
 
-API_VERSION = "1.2.0"
+API_VERSION = "1.3.0"
 """Version of all that plugins import: this package, and `hooks`, `events`, `errors` and `testing`
-of `unlearn_cli`, as `docs/reference/api.md` lists it. Semantic: the first number rises where
-something is gone or means something else, the second where something is added, the third where a
-fault is repaired."""
+of `unlearn_cli`, and what hooks are given, as `docs/reference/api.md` lists it. Semantic: the first
+number rises where something is gone or means something else, the second where something is added,
+the third where a fault is repaired."""
 
 __all__ = [
     "API_VERSION",

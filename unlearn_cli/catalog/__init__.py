@@ -8,7 +8,7 @@ the source from the class by `ast`. Only `load` and `build` import a plugin.
 
 from unlearn_cli.catalog.check import OptionProblem, check_options
 from unlearn_cli.catalog.model import KINDS, Kind, Option, Plugin
-from unlearn_cli.catalog.registry import build, find, load, make, plugins
+from unlearn_cli.catalog.registry import author, build, find, load, make, plugins
 
 __all__ = [
     "KINDS",
@@ -16,6 +16,7 @@ __all__ = [
     "Option",
     "OptionProblem",
     "Plugin",
+    "author",
     "build",
     "check_options",
     "find",

@@ -9,15 +9,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from unlearn_cli import __version__
 from unlearn_cli.catalog import source
 from unlearn_cli.catalog.check import did_you_mean
-from unlearn_cli.catalog.model import Kind, Plugin
-from unlearn_cli.errors import PluginError, SpecError, UnlearnError, UsageError
+from unlearn_cli.catalog.model import KINDS, Kind, Plugin
+from unlearn_cli.errors import FAULTS, PluginError, SpecError, UnlearnError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+OURS = "unlearn-cli"
+"""The distribution of this tool, and of the plugins that come with it."""
 
 
 def plugins(kind: Kind) -> list[Plugin]:
@@ -57,7 +62,7 @@ def load(kind: Kind, name: str) -> type[Any]:
     module, _, attribute = plugin.target.partition(":")
     try:
         loaded: type[Any] = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except FAULTS as error:
         raise _broken(plugin, f"{type(error).__name__}: {error}") from error
     if not dataclasses.is_dataclass(loaded):
         raise _broken(plugin, f"{attribute} is not a dataclass")
@@ -81,6 +86,24 @@ def make(cls: type[Any], options: Mapping[str, Any], where: str) -> Any:
         return cls(**checked)
     except (ValueError, TypeError) as error:  # raised by the plugin's own __post_init__
         raise SpecError([UsageError(str(error), where=where)]) from error
+
+
+def author(error: BaseException) -> str:
+    """Distribution and version in whose code an exception arose: that of a plugin, or ours. A
+    library's are put down to who called it."""
+    owners = {"unlearn_cli": f"unlearn {__version__}"}
+    for group in ("unlearn", *(f"unlearn.{kind}s" for kind in KINDS)):
+        for entry in entry_points(group=group):
+            if entry.dist and entry.dist.name != OURS:
+                owners[_package(entry.module)] = f"{entry.dist.name} {entry.dist.version}"
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    packages = [_package(str(frame.f_globals.get("__name__"))) for frame in reversed(frames)]
+    found = (owners[package] for package in packages if package in owners)
+    return next(found, owners["unlearn_cli"])
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _entries(kind: Kind) -> Iterator[EntryPoint]:

@@ -24,6 +24,7 @@ import click
 from unlearn_cli import __version__
 from unlearn_cli.errors import SpecError, UnlearnError, signal_of
 from unlearn_cli.safe_text import clean, guard, redact
+from unlearn_cli.streams import open_closed, silence, unheard
 
 COMMANDS = {
     "run": ("unlearn_cli.cli.run:run", "Unlearn, as a spec says."),
@@ -73,6 +74,18 @@ class CommandTable(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the command; one of ours never calls `sys.exit`, so who did has not finished it."""
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            if ctx.invoked_subcommand not in COMMANDS:
+                raise  # a plugin's command ends as it likes
+            from unlearn_cli.catalog import author
+
+            what = f"sys.exit({error.code!r}) was called before the command was done"
+            raise UnlearnError(what, where=author(error)) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The lines of `unlearn --help`, without importing a command."""
         ours = [(name, summary) for name, (_, summary) in COMMANDS.items()]
@@ -111,6 +124,7 @@ def unlearn() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit code."""
+    open_closed()
     guard()
     status = _status(args)
     if _distributed():
@@ -147,7 +161,7 @@ def _status(args: Sequence[str] | None) -> int:
     except click.ClickException as error:
         shown = StringIO()
         error.show(shown)
-        click.echo(clean(redact(shown.getvalue()), keep_newlines=True), err=True, nl=False)
+        say(shown.getvalue().rstrip("\n"), keep_newlines=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ if isinstance(error, click.Abort) else error  # click wraps it
@@ -189,9 +203,11 @@ def warn(problem: UnlearnError) -> None:
     say(f"warning: {problem.line()}")
 
 
-def say(text: str) -> None:
-    """One line on stderr, which can neither steer the terminal nor give a token away."""
-    click.echo(clean(redact(text)), err=True)
+def say(text: str, *, keep_newlines: bool = False) -> None:
+    """Text on stderr, which can neither steer the terminal nor give a token away: one line, unless
+    newlines are kept."""
+    with unheard():
+        click.echo(clean(redact(text), keep_newlines=keep_newlines), err=True)
 
 
 def _complain(text: str, code: int) -> int:
@@ -209,12 +225,14 @@ def _complain_of(error: UnlearnError) -> int:
 
 def _reader_left() -> int:
     """`unlearn list-methods | head -1`: nothing to say, and nothing left to flush at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence(sys.stdout)
     return 1
 
 
 def _confess(error: Exception) -> int:
-    """An exception that no user caused."""
+    """An exception that no user caused, put down to whose code it arose in."""
+    from unlearn_cli.catalog import author
+
     lines = "".join(traceback.format_exception(error, limit=-_BUG_FRAMES))
-    click.echo(clean(redact(lines), keep_newlines=True), err=True, nl=False)
-    return _complain(f"this is a bug in unlearn {__version__}; please report the lines above", 1)
+    say(lines.rstrip("\n"), keep_newlines=True)
+    return _complain(f"this is a bug in {author(error)}; please report the lines above", 1)

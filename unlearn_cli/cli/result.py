@@ -51,8 +51,7 @@ def write(run: RunFolder, path: Path | None = None) -> Path:
     """Write the report, by default in the run folder, with the sections that plugins add; where."""
     from unlearn_cli.report import write_report
 
-    added = hooks.call("report_sections", warn, run=run)
-    return write_report(run, [section for sections in added for section in sections], path)
+    return write_report(run, hooks.report_sections(run, warn), path)
 
 
 def _finished(run: RunFolder) -> RunFinished:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
 from unlearn_cli.profiles import choose, names
+
+if TYPE_CHECKING:
+    from unlearn_cli.spec.tables import Spec
 
 
 @click.command()
@@ -39,12 +45,9 @@ def run(
     as_json: bool,
 ) -> int:
     """Unlearn, as SPEC says: a TOML file, or the name of a preset such as `quickstart`."""
-    from unlearn_cli import hooks
-    from unlearn_cli.spec.load import dump_spec, load_spec
+    from unlearn_cli.spec.load import dump_spec
 
-    named = [*overrides, *([f"name={name}"] if name else [])]
-    resolved = hooks.change_spec(load_spec(spec, named, seed=seed))
-    refuse_code(resolved, trusted)
+    resolved = load_to_run(spec, overrides, name=name, seed=seed, trusted=trusted)
     if profile:
         choose(profile)
     if processes is not None and "LOCAL_RANK" not in os.environ:
@@ -66,13 +69,35 @@ def run(
     return 0
 
 
-def _dry_run(spec: object, as_json: bool) -> int:
+def load_to_run(
+    source: str,
+    overrides: Sequence[str],
+    *,
+    name: str | None = None,
+    seed: int | None,
+    trusted: bool,
+) -> Spec:
+    """The spec as it will run: plugins had their turn, and foreign code was allowed or refused.
+
+    Plugins change a spec once: not again where it is that of a run folder, which says what ran.
+    """
+    from unlearn_cli import hooks
+    from unlearn_cli.runs import RunFolder
+    from unlearn_cli.spec.load import load_spec
+
+    spec = load_spec(source, overrides, name=name, seed=seed)
+    run = RunFolder(Path(source).parent)
+    if Path(source) != run.spec or not run.manifest:
+        spec = hooks.change_spec(spec)
+    refuse_code(spec, trusted)
+    return spec
+
+
+def _dry_run(spec: Spec, as_json: bool) -> int:
     from unlearn_cli import console
     from unlearn_cli.cli.watch import watching
     from unlearn_cli.engine.dry_run import dry_run
-    from unlearn_cli.spec.tables import Spec
 
-    assert isinstance(spec, Spec)  # noqa: S101 - narrows the type, which would import pydantic
     with watching(as_json) as listener:
         plan = dry_run(spec, listener)
     if as_json:

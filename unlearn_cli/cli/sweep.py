@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
+from unlearn_cli.cli.options import json_option, set_option, trust_option
 
 if TYPE_CHECKING:
     from unlearn_cli.spec.tables import Spec
@@ -79,9 +79,8 @@ def sweep(
     --optuna the points are chosen by what those before them gave, and the best trade-offs are
     listed.
     """
-    from unlearn_cli import hooks
+    from unlearn_cli.cli.run import load_to_run
     from unlearn_cli.errors import UsageError
-    from unlearn_cli.spec.load import load_spec
     from unlearn_cli.sweep import parse_grid, parse_range, points, variants
     from unlearn_cli.workers import run_all
 
@@ -99,9 +98,7 @@ def sweep(
         raise UsageError("nothing to vary", hint="give --grid, --random with --range, or --seeds")
 
     def load(flags: Sequence[str], seed: int | None) -> Spec:
-        loaded = hooks.change_spec(load_spec(spec, [*overrides, *flags], seed=seed))
-        refuse_code(loaded, trusted)
-        return loaded
+        return load_to_run(spec, [*overrides, *flags], seed=seed, trusted=trusted)
 
     choices, drawn = [parse_grid(g) for g in grid], [parse_range(r) for r in ranges]
     if trials:
@@ -163,12 +160,13 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
     place = {variant.name: n for n, variant in enumerate(runs, 1)}
 
     def run(variant: Variant, resume: bool) -> None:
+        from unlearn_cli.cli import say
         from unlearn_cli.cli.result import write
         from unlearn_cli.cli.watch import watching
         from unlearn_cli.engine.run import execute
 
         of = f" {place[variant.name]} of {len(runs)}" if runs else ""
-        click.echo(f"run{of}: {variant.name}", err=True)
+        say(f"run{of}: {variant.name}")
         with watching(as_json) as listener:
             write(execute(variant.spec, variant.toml, resume=resume, listener=listener))
 

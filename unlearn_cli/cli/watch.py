@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from unlearn_cli import console, hooks
 from unlearn_cli.cli import warn
 from unlearn_cli.events import Event, Listener
+from unlearn_cli.streams import unheard
 
 
 @contextmanager
 def watching(as_json: bool) -> Iterator[Listener]:
-    """A listener that renders progress on stderr and passes each event to the plugins."""
+    """A listener that renders progress on stderr, as long as that can be written, and passes each
+    event to the plugins."""
     tell_plugins = hooks.watcher(warn)
     with console.open_console(json=as_json) as render:
 
         def listen(event: Event) -> None:
-            render(event)
+            with unheard():
+                render(event)
             tell_plugins(event)
 
         yield listen

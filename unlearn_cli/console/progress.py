@@ -36,6 +36,7 @@ from unlearn_cli.report.words import (
     size,
 )
 from unlearn_cli.safe_text import clean
+from unlearn_cli.streams import unheard
 
 SHARE_BETWEEN_LINES = 0.1
 SECONDS_BETWEEN_LINES = 2.0
@@ -213,14 +214,20 @@ def open_console(*, json: bool = False) -> Iterator[Listener]:
         yield PlainListener(console)
         return
     listener = LiveListener(console)
-    with Live(
+    live = Live(
         get_renderable=listener.__rich__,
         console=console,
         refresh_per_second=5,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),
-    ):
+    )
+    with unheard():
+        live.start()
+    try:
         yield listener
+    finally:
+        with unheard():
+            live.stop()
 
 
 def _line(event: Event) -> str | None:

@@ -30,6 +30,12 @@ class Signs:
         }
 
 
+class _Console(RichConsole):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command what a reader that is gone means: rich would end the process."""
+        raise  # the BrokenPipeError, which rich handles where it calls this
+
+
 def stdout() -> RichConsole:
     """The console for results. Where stdout is a file or a pipe, wide enough not to cut."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -40,7 +46,7 @@ def stdout() -> RichConsole:
 
 def literal(**options: Any) -> RichConsole:
     """A console that shows text as it is: brackets are no markup, :smile: is no picture."""
-    return RichConsole(highlight=False, markup=False, emoji=False, **options)
+    return _Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def legend(signs: Signs) -> str:

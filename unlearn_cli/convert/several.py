@@ -150,7 +150,7 @@ def _shared(key: str, wanted: Sequence[_Keys]) -> Any:
 
 def _tree(draft: Draft, said: Sequence[str]) -> Any:
     tree = draft.tree()
-    tree.overlay(flags(said, None)[0])
+    tree.overlay(flags(said, {})[0])
     return tree
 
 

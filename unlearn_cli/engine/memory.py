@@ -60,7 +60,7 @@ def _limits(
                     yield int((folder / name).read_text(encoding="ascii"))
 
 
-def ran_out(error: Exception) -> bool:
+def ran_out(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on whatever device."""
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 

@@ -83,33 +83,19 @@ def recorded(
         folder.drop_leftovers()
         created = folder.manifest.get("created") or now()
         folder.update_manifest(created=created, status="running", error=None, environment=found)
-        spec, accelerator = session.spec, session.accelerator
-        session.emit(
-            RunStarted(
-                spec.name,
-                str(folder.folder),
-                spec.method.name,
-                str(session.device),
-                accelerator.num_processes,
-            )
-        )
-        by_deepspeed = stage_of(session.accelerator)
-        if session.sharding or by_deepspeed:
-            what = "model" if session.sharding else "optimizer"
-            by = ", by DeepSpeed" if by_deepspeed else ""
-            session.emit(Notice(f"each process holds a part of the {what}{by}"))
         resume_with = f"resume with: unlearn run {folder.spec} --resume"
         try:
+            _say_what_begins(session, folder)
             yield
         except (KeyboardInterrupt, Interrupted) as error:
             folder.update_manifest(status="interrupted")
             what = error.what if isinstance(error, Interrupted) else "interrupted"
             raise Interrupted(what, hint=resume_with, by=signal_of(error)) from None
-        except Exception as error:
+        except BaseException as error:  # a sys.exit too, which a plugin or a library may call
             known = error if isinstance(error, UnlearnError) else disk_error(error)
             line = known.line() if known else redact(repr(error))
+            folder.update_manifest(status="failed", error=line)  # first: who listens may fail
             session.emit(RunFailed(line))
-            folder.update_manifest(status="failed", error=line)
             if ran_out(error):
                 raise RunError(
                     "out of memory",
@@ -119,3 +105,21 @@ def recorded(
                 ) from error
             raise
         folder.update_manifest(status="finished", finished=now(), files=folder.hashes())
+
+
+def _say_what_begins(session: Session, folder: RunFolder) -> None:
+    spec, accelerator = session.spec, session.accelerator
+    session.emit(
+        RunStarted(
+            spec.name,
+            str(folder.folder),
+            spec.method.name,
+            str(session.device),
+            accelerator.num_processes,
+        )
+    )
+    by_deepspeed = stage_of(accelerator)
+    if session.sharding or by_deepspeed:
+        what = "model" if session.sharding else "optimizer"
+        by = ", by DeepSpeed" if by_deepspeed else ""
+        session.emit(Notice(f"each process holds a part of the {what}{by}"))

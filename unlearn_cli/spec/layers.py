@@ -51,8 +51,9 @@ def read_tree(name: str) -> Tree:
     return _read(_find(name, Path(), where=""), seen=())
 
 
-def flags(overrides: Sequence[str], seed: int | None) -> tuple[Tree, list[UnlearnError]]:
-    """The tree of `--set KEY=VALUE` flags and `--seed`, and what is wrong with their form."""
+def flags(overrides: Sequence[str], values: Mapping[str, Any]) -> tuple[Tree, list[UnlearnError]]:
+    """The tree of `--set KEY=VALUE` flags and of those with a value of their own (`--seed 1`; None
+    where they are not given), and what is wrong with the form of the former."""
     tree = Tree()
     told = [(override, _set(tree, override)) for override in overrides]
     problems = [
@@ -60,8 +61,9 @@ def flags(overrides: Sequence[str], seed: int | None) -> tuple[Tree, list[Unlear
         for override, what in told
         if what
     ]
-    if seed is not None:
-        tree.data["seed"], tree.origins["seed",] = seed, Origin(f"--seed {seed}")
+    for key, value in values.items():
+        if value is not None:
+            tree.data[key], tree.origins[key,] = value, Origin(f"--{key} {value}")
     return tree, problems
 
 

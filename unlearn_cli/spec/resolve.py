@@ -26,15 +26,21 @@ _KEYWORDS: dict[KeyPath, tuple[str, ...]] = {
 DEFAULT_EPOCHS = 10.0
 
 
-def resolve(tree: Tree) -> dict[str, Any]:
-    """The tables of a tree without problems, resolved in place. Resolving twice changes nothing."""
-    data = tree.data
-    locations = [*_LOCATIONS]
-    for path, table, plugin in plugins_of(data):
+def fill(data: dict[str, Any]) -> dict[str, Any]:
+    """Tables without problems, with what is not said filled in, in place."""
+    for _, table, plugin in plugins_of(data):
         fill_options(table, plugin)
-        locations += [(*path, option.name) for option in plugin.options if option.location]
     _choose_target(data)
     _choose_length(data)
+    return data
+
+
+def resolve(tree: Tree) -> dict[str, Any]:
+    """The tables of a tree without problems, resolved in place. Resolving twice changes nothing."""
+    data = fill(tree.data)
+    locations = [*_LOCATIONS]
+    for path, _, plugin in plugins_of(data):
+        locations += [(*path, option.name) for option in plugin.options if option.location]
     for path in locations:
         _put(data, path, _located(tree, path, lookup(data, path)))
     output = data.setdefault("output", {})
