@@ -9,6 +9,7 @@ missed; 130 interrupted; 143 ended by SIGTERM.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import difflib
 import importlib
 import os
@@ -147,8 +148,9 @@ def _leave_the_others(status: int) -> NoReturn:
     if status == 0:  # elsewhere the others may be gone, and would be waited for
         sys.modules["torch.distributed"].destroy_process_group()
     atexit._run_exitfuncs()  # no public name for it
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
     os._exit(status)
 
 
