@@ -142,7 +142,8 @@ def _part(cls: type, name: str) -> str:
     """A part that is read: its type, which is that of the argument where a class declares none."""
     if name in vars(cls) and name not in inspect.get_annotations(cls):
         return next(_member(cls, name, vars(cls)[name]))
-    declared = inspect.get_annotations(cls.__init__) | inspect.get_annotations(cls)
+    made = inspect.get_annotations(vars(cls).get("__init__", cls))
+    declared = made | inspect.get_annotations(cls)
     return f"{name}: {_Verbatim(declared[name])!r}"
 
 
