@@ -193,6 +193,41 @@ class TestLock:
             assert second() == "another process is writing to this run\n"
         assert second() == "in\n"
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            ".lock",
+            "spec.toml",
+            "manifest.json",
+            "events.jsonl",
+            "checkpoints",
+            "checkpoints/step-3",
+            "evaluations",
+            "evaluations/step-3/tofu.json",
+            "reference",
+            "model",
+        ],
+    )
+    def test_a_run_with_a_link_in_it_is_written_by_nobody(
+        self, name: str, run: RunFolder, tmp_path: Path
+    ) -> None:
+        """Whoever filled the folder may have linked any of its names to files elsewhere: the link
+        is named, and nothing is made where it leads."""
+        (link := run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UsageError, match="is a link") as caught, run.lock():
+            pytest.fail("it was let in")
+        assert caught.value.where == str(link)
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_the_folder_of_a_run_may_be_a_link(self, run: RunFolder, tmp_path: Path) -> None:
+        """Runs are kept on another disk so."""
+        (tmp_path / "link").symlink_to(run.folder)
+        with (linked := RunFolder.open(tmp_path / "link")).lock():
+            linked.update_manifest(status="running")
+        assert run.manifest["status"] == "running"
+
 
 class TestEvents:
     def test_one_line_an_event(self, run: RunFolder) -> None:

@@ -152,13 +152,18 @@ class RunFolder:
         """Keep other processes from writing to this run.
 
         Raises:
-            UsageError: another process is.
+            UsageError: another process is; or the folder, whoever filled it, has a link in it,
+                through which files elsewhere would be written, cut or deleted.
         """
-        with lock_file(self.folder / ".lock") as take:
+        lock = self.folder / ".lock"
+        _refuse_link(lock)
+        with lock_file(lock) as take:
             if not take():
                 hint = "wait for it to end, or choose another name"
                 where = str(self.folder)
                 raise UsageError("another process is writing to this run", where=where, hint=hint)
+            for path in self.folder.rglob("*"):
+                _refuse_link(path)
             yield
 
     def drop_leftovers(self) -> None:
@@ -266,6 +271,12 @@ class RunFolder:
             return [table["evaluator"] for table in read_toml(self.spec).get("evaluate", ())]
         except (RunError, KeyError, TypeError):  # no spec: the order is of no account
             return []
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        hint = "put there what it leads to; only the folder of a run as a whole may be a link"
+        raise UsageError("is a link", where=str(path), hint=hint)
 
 
 def _entry(line: str, where: str) -> dict[str, Any]:

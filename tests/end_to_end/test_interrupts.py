@@ -5,6 +5,7 @@ What is killed at any moment is in `test_torture.py`.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.end_to_end.conftest import (
     steps,
     weights,
 )
+from unlearn_cli.runs import RunFolder
 
 pytestmark = pytest.mark.slow
 TOTAL = 16
@@ -128,3 +130,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert resumed.code == 0, resumed.err
     assert str(file) in resumed.err
     assert_same(run, undisturbed)
+
+
+def test_links_in_a_run_that_somebody_lent_lead_nowhere(
+    place: Workplace, undisturbed: Path, here: Here
+) -> None:
+    """Its log and its checkpoints lead to files of others: `--resume` names a link, with exit code
+    2, and those files stay as they were."""
+    run = place.run_folder("tiny")
+    shutil.copytree(undisturbed, run, ignore=shutil.ignore_patterns("model", "events.jsonl"))
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    RunFolder(run).update_manifest(status="interrupted")
+    others = place.folder / "others"
+    for name in ("step-3/data", "step-999/data", "log"):
+        (others / name).parent.mkdir(parents=True, exist_ok=True)
+        (others / name).write_text("one\ncut", encoding="utf-8")
+    (run / "checkpoints").symlink_to(others)
+    (run / "events.jsonl").symlink_to(others / "log")
+    outcome = here(
+        "run", str(run / "spec.toml"), "--set", f"output.folder={run.parent}", "--resume"
+    )
+    assert outcome.code == 2, outcome.err
+    (line,) = outcome.errors
+    assert "is a link" in line
+    left = {path.relative_to(others).as_posix() for path in others.rglob("*") if path.is_file()}
+    assert left == {"step-3/data", "step-999/data", "log"}
+    assert (others / "log").read_text("utf-8") == "one\ncut"
