@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from unlearn_cli.engine.models import replace_folder, write_weights, writing
+from unlearn_cli.engine.seal import check, seal
 from unlearn_cli.errors import RunError
-from unlearn_cli.files import sha256
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class Checkpoints:
                 with (partial / "optimizer.pt").open("wb") as file:
                     torch.save(dict(optimizer), file)
                 (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-                hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-                (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
+                seal(partial)
                 replace_folder(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -89,14 +88,10 @@ class Checkpoints:
     def state(self, step: int) -> State:
         """The state of a checkpoint. Raises RunError naming the file that is damaged."""
         folder = self.path(step)
+        check(folder)
         try:
-            hashes = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-            there = {path.name for path in folder.iterdir() if path.name != "hashes.json"}
-            for name in sorted({*hashes, *there}):
-                if not _is_whole(folder / name, hashes.get(name)):
-                    raise RunError("is damaged", where=str(folder / name))
             return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"is damaged ({error})", where=str(folder)) from error
 
     def newest(self) -> tuple[State | None, list[str]]:
@@ -163,8 +158,3 @@ class Checkpoints:
         for step in self.steps():
             if step not in keep:
                 shutil.rmtree(self.path(step))
-
-
-def _is_whole(path: Path, wanted: str | None) -> bool:
-    """Whether it is the file that was written: no link out of the folder, none that was added."""
-    return not path.is_symlink() and path.is_file() and sha256(path) == wanted
