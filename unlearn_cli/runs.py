@@ -236,6 +236,19 @@ class RunFolder:
         """
         return {self.name_of(path): hash_file(path) for path in self.results()}
 
+    def check_results(self) -> None:
+        """Raise RunError where files are gone that the run had when it ended."""
+        names = [
+            name for name in self.manifest.get("files", {}) if not (self.folder / name).is_file()
+        ]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise RunError(
+                f"the run is finished, but {names[0]}{more} of its results are gone",
+                where=str(self.folder),
+                hint="put them back, or run the spec under another name",
+            )
+
     def name_of(self, path: Path) -> str:
         """The path of a file relative to the folder, with forward slashes."""
         return path.relative_to(self.folder).as_posix()

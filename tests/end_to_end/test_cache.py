@@ -1,4 +1,4 @@
-"""What the cache has is used as it was made, or made again: never as a disk, or somebody, left it."""
+"""What the cache has is used as it was made, or made again, whatever became of it on its disk."""
 
 from __future__ import annotations
 

@@ -110,6 +110,24 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: Path, here: Here) 
     assert before == (weights(undisturbed / "model"), (undisturbed / "events.jsonl").read_bytes())
 
 
+@pytest.mark.parametrize("gone", ["model", f"evaluations/step-{TOTAL}/tofu.json"])
+def test_resuming_a_finished_run_that_lost_results_says_so(
+    place: Workplace, undisturbed: Path, here: Here, gone: str
+) -> None:
+    """Exit code 1 and one line with what is gone: 0 would say that the result is there."""
+    run = place.run_folder("tiny")
+    shutil.copytree(undisturbed, run)
+    lost = run / gone
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    outcome = here(
+        "run", str(run / "spec.toml"), "--set", f"output.folder={run.parent}", "--resume"
+    )
+    assert outcome.code == 1, outcome.err
+    (line,) = outcome.errors
+    assert gone in line
+    assert "under another name" in line
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     place: Workplace, undisturbed: Path, here: Here
 ) -> None:

@@ -54,6 +54,7 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
 
     Raises:
         UsageError: the folder holds a run and `resume` is off, or it holds another spec.
+        RunError: the run is finished, and files of its result are gone.
         Interrupted: stopped on request; the checkpoint is written.
         UnlearnError: whatever else stopped the run; the manifest and the log say so too.
     """
@@ -62,6 +63,7 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
     main = session.accelerator.is_main_process
     folder = open_folder(path, spec_toml, resume) if main else RunFolder(path)
     if folder.manifest.get("status") == "finished":
+        folder.check_results()
         return folder
     found = environment() | hardware(session.accelerator)
     with (
