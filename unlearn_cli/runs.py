@@ -212,12 +212,15 @@ class RunFolder:
         lines = read_text(self._events).split("\n")[:-1]  # what follows the last newline is cut
         return [_entry(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
 
-    def truncate_events(self, step: int) -> None:
-        """Forget what the log says of training after `step`; it is about to happen again.
+    def truncate_events(self, step: int, *, evaluated: bool = True) -> None:
+        """Forget what the log says of training after `step`; it is about to happen again, as is the
+        evaluation after `step` where that was not `evaluated` to the end.
 
         Of what a kill made happen twice before it, the later stays.
         """
-        kept = _each_once(entry for entry in self.events() if not _is_after(entry, step))
+        told = step if evaluated else step - 1
+        events = self.events()
+        kept = _each_once(entry for entry in events if not _is_after(entry, step, told))
         lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in kept]
         write_atomically(self._events, "".join(lines))
 
@@ -320,18 +323,19 @@ def _place(evaluation: Evaluation) -> str:
     return f"step-{evaluation.step}"
 
 
-def _is_after(entry: Mapping[str, Any], step: int) -> bool:
-    """Is `entry` about training after `step`? Only training's events count in its steps."""
+def _is_after(entry: Mapping[str, Any], step: int, told: int) -> bool:
+    """Is `entry` about training after `step`? Only training's events count in its steps. The last
+    step whose checkpoint is evaluated and `told` of may be an earlier one."""
     if entry["event"] == "StepDone":
         return bool(entry["stage"] == "train" and entry["step"] > step)
     if entry["event"] == "StageProgress":
         return bool(entry["stage"] == "train" and entry["done"] > step)
     if entry["event"] == "EvaluationDone":
-        on_the_way = entry["label"] == "checkpoint" and entry["step"] <= step
+        on_the_way = entry["label"] == "checkpoint" and entry["step"] <= told
         return not (on_the_way or entry["label"] in ("target", "retain_reference"))
     if entry["event"] == "RunFinished":  # but for the manifest, which says whether it has
         return True
-    return bool(entry["event"] == "CheckpointSaved" and entry["step"] > step)
+    return bool(entry["event"] == "CheckpointSaved" and entry["step"] > told)
 
 
 def _each_once(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

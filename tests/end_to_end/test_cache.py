@@ -53,6 +53,7 @@ def test_a_damaged_entry_is_named_and_made_again(
     shutil.copytree(made.cache, place.folder / "cache")
     monkeypatch.setenv("UNLEARN_CACHE", str(place.folder / "cache"))
     hurt = sorted((place.folder / "cache").glob(FILES[stage]))
+    assert hurt
     for file in hurt:
         file.write_bytes(DAMAGES[how](file.read_bytes()))
     for name in ("mended", "after"):

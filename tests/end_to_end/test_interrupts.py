@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.end_to_end.conftest import (
     steps,
     weights,
 )
+from unlearn_cli.engine.score import score_probes
 from unlearn_cli.runs import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -77,6 +79,39 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_resume(
     resumed = here(*command)
     assert resumed.code == 0, resumed.err
     assert_same(run, undisturbed)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_does_not_wait_for_an_evaluation_on_the_way(
+    place: Workplace,
+    undisturbed: Path,
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    """Sent as step 8 is evaluated: that ends at once, and its checkpoint is there. The resumed run
+    makes the evaluation again, its log has it once, and the bits are the same."""
+    run = place.run_folder("tiny")
+
+    def measure(*arguments: Any, **options: Any) -> Any:
+        if steps(run)[-1:] == [8]:
+            signal.raise_signal(sent)
+            pytest.fail("the evaluation went on")
+        return score_probes(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearn_cli.engine.evaluate.score_probes", measure)
+        outcome = here("run", "spec.toml", *LONGER)
+    assert outcome.code == code, outcome.err
+    assert (run / "checkpoints" / "step-8" / "hashes.json").is_file()
+    assert not (run / "evaluations" / "step-8").exists()
+    resumed = here("run", "spec.toml", *LONGER, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert_same(run, undisturbed)
+    for kind in ("EvaluationDone", "CheckpointSaved"):
+        told = [e["step"] for e in events(run, kind) if e.get("label") != "target"]
+        assert told == [e["step"] for e in events(undisturbed, kind) if e.get("label") != "target"]
 
 
 def test_a_second_run_in_the_same_folder_is_refused(place: Workplace, here: Here) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from unlearn_cli.errors import RunError
-from unlearn_cli.files import sha256
+from unlearn_cli.files import sha256, write_atomically
 
 SEAL = "hashes.json"
 
@@ -18,15 +18,38 @@ def seal(folder: Path) -> None:
     (folder / SEAL).write_text(json.dumps(hashes), encoding="utf-8")
 
 
-def check(folder: Path) -> None:
-    """Raise RunError naming the file that is not as it was sealed, is gone, or is one more."""
+def add(folder: Path, name: str, text: str) -> None:
+    """Put one more file into a folder that is sealed."""
+    write_atomically(folder / name, text)
+    hashes = {**_sealed(folder), name: sha256(folder / name)}
+    write_atomically(folder / SEAL, json.dumps(hashes))
+
+
+def added(folder: Path, name: str) -> str | None:
+    """The text that was added; None where it was not, or only half of that was done."""
     try:
-        hashes: Mapping[str, str] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        for name in sorted({*hashes, *_names(folder)}):
+        if _is_whole(folder / name, _sealed(folder).get(name)):
+            return (folder / name).read_text(encoding="utf-8")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    return None
+
+
+def check(folder: Path, later: Collection[str] = ()) -> None:
+    """Raise RunError naming the file that is not as it was sealed, is gone, or is one more, but for
+    those that are added `later`."""
+    try:
+        hashes = _sealed(folder)
+        for name in sorted({*hashes, *(_names(folder) - {*later})}):
             if not _is_whole(folder / name, hashes.get(name)):
                 raise RunError("is damaged", where=str(folder / name))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"is damaged ({error})", where=str(folder)) from error
+
+
+def _sealed(folder: Path) -> Mapping[str, str]:
+    hashes: Mapping[str, str] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    return hashes
 
 
 def _names(folder: Path) -> set[str]:

@@ -13,7 +13,7 @@ from unlearn_cli.errors import Terminated
 
 class Stopper:
     """While entered, the first signal during training is a request (`requested`, its number);
-    outside training, or the second time, it interrupts at once."""
+    elsewhere, or the second time, it interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = 0
@@ -31,18 +31,35 @@ class Stopper:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """While entered, a request waits for the end of the step."""
+        """While entered, a request waits for the end of the step; one that came too late for the
+        last step interrupts in the end."""
         self.training = True
         try:
             yield
         finally:
             self.training = False
+        self._honour()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within `waiting`, what takes long and loses nothing: a request interrupts it, also one
+        that came just before."""
+        self.training = False
+        try:
+            self._honour()
+            yield
+        finally:
+            self.training = True
 
     def __call__(self) -> int:
         """Number of the signal that asks training to stop after the step in progress, or 0."""
         return self.requested
 
+    def _honour(self) -> None:
+        if self.requested:
+            raise Terminated if self.requested == signal.SIGTERM else KeyboardInterrupt
+
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.requested or not self.training:
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        self.requested = number
+        again, self.requested = self.requested, number
+        if again or not self.training:
+            self._honour()

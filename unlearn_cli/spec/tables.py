@@ -264,7 +264,8 @@ class CheckpointTable(TableModel):
     """What to keep on the way."""
 
     every: Every = "epoch"
-    """`epoch`, a number of steps, or `end` for none on the way."""
+    """`epoch`, a number of steps, or `end` for none on the way. Where an evaluation is due on the
+    way there is one too, so that a signal need not wait for it."""
     keep: PositiveInt = 1
     """Checkpoints kept, newest first; the best one is kept besides."""
     best: Text | None = None
