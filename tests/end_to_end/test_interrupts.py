@@ -5,8 +5,10 @@ What is killed at any moment is in `test_torture.py`.
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from unlearn_cli.engine.score import score_probes
 from unlearn_cli.runs import RunFolder
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 TOTAL = 16
 SETTINGS = (f"train.steps={TOTAL}", "checkpoints.every=3", "evaluate.0.every=8")
 LONGER = tuple(part for setting in SETTINGS for part in ("--set", setting))
@@ -112,6 +115,30 @@ def test_a_signal_does_not_wait_for_an_evaluation_on_the_way(
     for kind in ("EvaluationDone", "CheckpointSaved"):
         told = [e["step"] for e in events(run, kind) if e.get("label") != "target"]
         assert told == [e["step"] for e in events(undisturbed, kind) if e.get("label") != "target"]
+
+
+def test_the_script_for_slurm_resumes_a_run_that_was_stopped_before_it_trained(
+    place: Workplace, tmp_path: Path
+) -> None:
+    """SIGTERM while the target is made: there is no checkpoint yet, and the run goes on with what
+    the script of the documentation puts in front of it."""
+    place = Workplace(place.folder, tmp_path / "cache")
+    command = ("run", "spec.toml", "--set", "target.epochs=40")
+    process, run = place.start(*command), place.run_folder("tiny")
+    while process.poll() is None and not events(run, "StepDone"):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    outcome = finish(process)
+    assert outcome.code == 143, outcome.err
+    assert not steps(run)
+    script = (ROOT / "docs" / "several-gpus.md").read_text("utf-8").replace("forget-mara", "tiny")
+    (line,) = re.findall(r"^export RESUME=.*$", script, re.MULTILINE)
+    shell = ["bash", "-c", f"{line}; echo $RESUME"]
+    said = subprocess.run(shell, cwd=place.folder, capture_output=True, text=True, check=True)
+    resumed = place.unlearn(*command, *said.stdout.split())
+    assert resumed.code == 0, resumed.err
+    target = [e["step"] for e in events(run, "StepDone") if e["stage"] == "target"]
+    assert target == [*range(1, len(target) + 1)]
 
 
 def test_a_second_run_in_the_same_folder_is_refused(place: Workplace, here: Here) -> None:
