@@ -40,6 +40,7 @@ from unlearn_cli.files import (
 from unlearn_cli.safe_text import redact, without_own
 from unlearn_cli.shapes import defaults, misfit
 
+LOCK = ".lock"
 RESULTS = ("model", "evaluations")
 """Folders whose files are the result of a run."""
 ONCE = {
@@ -111,7 +112,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, folder: Path, spec_toml: str) -> RunFolder:
-        """Make a new run in `folder`, which must be missing or empty.
+        """Make a new run in `folder`, which must be missing or empty, or hold a run that failed
+        before it had anything to lose.
 
         Raises:
             UsageError: the folder holds a run, or anything else; nothing is overwritten.
@@ -123,6 +125,8 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         with run.lock():  # of two processes that start at once, one is refused
             run._refuse_what_is_there()
+            if run._left_nothing():
+                _delete(path for path in folder.iterdir() if path.name != LOCK)
             write_atomically(run.spec, redact(spec_toml))
             run.update_manifest(created=now())
         return run
@@ -136,7 +140,14 @@ class RunFolder:
             raise UsageError("holds no run", where=str(folder), hint=hint)
         return run
 
+    def _left_nothing(self) -> bool:
+        results = (self.checkpoints, self.reference, self.model, self._evaluations)
+        failed = self.spec.is_file() and self.manifest.get("status") == "failed"
+        return failed and not any(path.exists() for path in results)
+
     def _refuse_what_is_there(self) -> None:
+        if self._left_nothing():
+            return
         if self.spec.exists():
             hint = "use --resume or another name"
             raise UsageError("already holds a run", where=str(self.folder), hint=hint)
@@ -155,7 +166,7 @@ class RunFolder:
             UsageError: another process is; or the folder, whoever filled it, has a link in it,
                 through which files elsewhere would be written, cut or deleted.
         """
-        lock = self.folder / ".lock"
+        lock = self.folder / LOCK
         _refuse_link(lock)
         with lock_file(lock) as take:
             if not take():
@@ -168,11 +179,7 @@ class RunFolder:
 
     def drop_leftovers(self) -> None:
         """Delete what processes that were killed left half-written; only under the lock."""
-        for path in [*self.folder.rglob(".*.tmp"), *self.folder.rglob(".*.partial")]:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        _delete([*self.folder.rglob(".*.tmp"), *self.folder.rglob(".*.partial")])
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -287,6 +294,14 @@ class RunFolder:
             return [table["evaluator"] for table in read_toml(self.spec).get("evaluate", ())]
         except (RunError, KeyError, TypeError):  # no spec: the order is of no account
             return []
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _refuse_link(path: Path) -> None:
