@@ -65,7 +65,9 @@ def assert_same(run: Path, undisturbed: Path) -> None:
         assert evaluation(run, step)["table"] == evaluation(undisturbed, step)["table"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_resume(
     place: Workplace, undisturbed: Path, here: Here, sent: signal.Signals, code: int
 ) -> None:

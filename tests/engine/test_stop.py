@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.stop import STOPS, Stopper
 from unlearn_cli.errors import signal_of
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = STOPS
 reached: list[int] = []
 """What the training in hand came to: the signals that it was told of, -1 where it went on."""
 

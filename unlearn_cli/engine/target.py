@@ -29,9 +29,11 @@ from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.timetable import Timetable
 from unlearn_cli.engine.tokens import encode
-from unlearn_cli.engine.train import Optimization, Trainer
+from unlearn_cli.engine.train import Due, Optimization, Trainer
 from unlearn_cli.environment import versions
+from unlearn_cli.events import CheckpointSaved
 from unlearn_cli.spec.tables import RecipeTable
 
 
@@ -113,7 +115,7 @@ class FineTuning:
     def make(self, made: Made) -> Path:
         """Folder of a model: from the cache, or made now. No base is in memory afterwards."""
         folder = cache_folder("models") / self._key(made)
-        # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
+        # Long fine-tunings survive a kill too: their checkpoints live beside the result.
         checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
 
         def make(place: Path) -> None:
@@ -142,7 +144,7 @@ class FineTuning:
         trainer = _trainer(session, loaded, tuning, checkpoints, self.stopper)
         trainer.resume_newest()
         with session.stage(made.stage, made.title, len(tuning.plan.steps)):
-            trainer.fit()
+            trainer.fit(Due(Timetable(session.spec, tuning.plan).checkpoint))
         main = session.accelerator.is_main_process
         save_model(loaded.model, loaded.tokenizer, folder, main=main)
         session.accelerator.wait_for_everyone()
@@ -242,7 +244,7 @@ def _trainer(
     checkpoints: Checkpoints,
     stop: Callable[[], int] = lambda: 0,
 ) -> Trainer:
-    """Plain fine-tuning of a model, about to begin."""
+    """Plain fine-tuning of a model, about to begin; its checkpoints are the cache's, no run's."""
     return Trainer(
         session.accelerator,
         Scorer(loaded.model),
@@ -253,6 +255,6 @@ def _trainer(
         tuning.optimization,
         checkpoints,
         stage=tuning.stage,
-        emit=session.emit,
+        emit=lambda event: None if isinstance(event, CheckpointSaved) else session.emit(event),
         stop=stop,
     )

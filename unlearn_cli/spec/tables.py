@@ -261,7 +261,7 @@ class TrainTable(TableModel):
 
 
 class CheckpointTable(TableModel):
-    """What to keep on the way."""
+    """What to keep on the way; `every` also goes for models that are fine-tuned first."""
 
     every: Every = "epoch"
     """`epoch`, a number of steps, or `end` for none on the way. Where an evaluation is due on the
