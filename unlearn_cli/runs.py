@@ -126,7 +126,7 @@ class RunFolder:
         with run.lock():  # of two processes that start at once, one is refused
             run._refuse_what_is_there()
             if run._left_nothing():
-                _delete(path for path in folder.iterdir() if path.name != LOCK)
+                _delete([path for path in folder.iterdir() if path.name != LOCK])
             write_atomically(run.spec, redact(spec_toml))
             run.update_manifest(created=now())
         return run

@@ -182,7 +182,10 @@ def test_resuming_a_finished_run_that_lost_results_says_so(
     run = place.run_folder("tiny")
     shutil.copytree(undisturbed, run)
     lost = run / gone
-    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    if lost.is_dir():
+        shutil.rmtree(lost)
+    else:
+        lost.unlink()
     outcome = here(
         "run", str(run / "spec.toml"), "--set", f"output.folder={run.parent}", "--resume"
     )

@@ -6,7 +6,7 @@ import gc
 import shutil
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -112,8 +112,8 @@ def test_the_second_run_takes_over_from_one_that_died(
 
 
 def test_a_target_whose_making_was_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    """Killed in the fourth epoch of six, of two steps: three are not made again, and the weights are those of a
-    target that nobody disturbed. No checkpoint is left."""
+    """Killed in the fourth of six epochs, of two steps each: what three learned is not learned
+    again, and the weights are those of a target that nobody disturbed. No checkpoint is left."""
     (tmp_path / "spec.toml").write_text(SPEC.replace("epochs = 1", "epochs = 6"), "utf-8")
 
     def make(cache: str, kill: int = 0) -> tuple[str, list[int]]:
@@ -127,10 +127,10 @@ def test_a_target_whose_making_was_killed_goes_on_from_its_last_epoch(tmp_path: 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("UNLEARN_CACHE", str(tmp_path / cache))
             session = Session(load_spec(str(tmp_path / "spec.toml")), listen)
-            with pytest.raises(Killed) if kill else nullcontext():
+            with suppress(Killed):
                 Models(session, Stopper()).target()
-        (*_, made) = ("", *(tmp_path / cache).glob("models/*/model.safetensors"))
-        return made and sha256(Path(made)), [step.step for step in said.of(StepDone)]
+        made = "".join(map(sha256, (tmp_path / cache).glob("models/*/model.safetensors")))
+        return made, [step.step for step in said.of(StepDone)]
 
     whole, every = make("undisturbed")
     assert every == [*range(1, 13)]

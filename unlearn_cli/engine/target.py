@@ -144,7 +144,7 @@ class FineTuning:
         trainer = _trainer(session, loaded, tuning, checkpoints, self.stopper)
         trainer.resume_newest()
         with session.stage(made.stage, made.title, len(tuning.plan.steps)):
-            trainer.fit(Due(Timetable(session.spec, tuning.plan).checkpoint))
+            trainer.fit(Due(Timetable(session.spec, tuning.plan).checkpoint_or_end))
         main = session.accelerator.is_main_process
         save_model(loaded.model, loaded.tokenizer, folder, main=main)
         session.accelerator.wait_for_everyone()
