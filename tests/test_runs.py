@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_cli.api.evaluate import Number, Table
+from unlearn_cli.engine.record import open_folder
 from unlearn_cli.environment import environment
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation, Generated
@@ -109,6 +111,18 @@ class TestEvaluation:
             Evaluation.read(path)
         assert caught.value.where == str(path)
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="no pipes among the files")
+    def test_what_never_ends_is_refused(self, tmp_path: Path) -> None:
+        """A pipe, a device and a file of a terabyte, by the name of an evaluation."""
+        os.mkfifo(tmp_path / "pipe.json")
+        (tmp_path / "zero.json").symlink_to("/dev/zero")
+        (tmp_path / "large.json").touch()
+        os.truncate(tmp_path / "large.json", 2**40)
+        for path in tmp_path.iterdir():
+            with pytest.raises(RunError, match=r"regular file|larger than 2 GiB") as caught:
+                Evaluation.read(path)
+            assert caught.value.where == str(path)
+
 
 class TestCreateAndOpen:
     def test_holds_the_spec(self, run: RunFolder) -> None:
@@ -129,6 +143,24 @@ class TestCreateAndOpen:
             with pytest.raises(UsageError):
                 RunFolder.create(folder, "")
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_run_that_left_nothing_gives_its_name_free(self, run: RunFolder) -> None:
+        """It failed before it had anything to lose: another takes its place, its log too."""
+        run.append_event(Notice("failed"))
+        run.update_manifest(status="failed")
+        made = RunFolder.create(run.folder, "name = 'other'\n")
+        assert made.spec.read_text("utf-8") == "name = 'other'\n"
+        assert (made.events(), made.manifest.get("status")) == ([], None)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks on Windows")
+    def test_of_two_that_take_its_place_one_is_refused(self, run: RunFolder) -> None:
+        """The second deletes nothing of what the first, which holds the lock, has written."""
+        run.update_manifest(status="failed")
+        with run.lock():
+            (run.folder / "fresh").write_text("of the first")
+            with pytest.raises(UsageError, match="another process is writing to this run"):
+                open_folder(run.folder, "name = 'other'\n", resume=False)
+        assert (run.folder / "fresh").read_text() == "of the first"
 
     def test_open_needs_a_run(self, tmp_path: Path) -> None:
         """Opening a folder without a run says so."""
@@ -192,6 +224,41 @@ class TestLock:
         with run.lock():
             assert second() == "another process is writing to this run\n"
         assert second() == "in\n"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            ".lock",
+            "spec.toml",
+            "manifest.json",
+            "events.jsonl",
+            "checkpoints",
+            "checkpoints/step-3",
+            "evaluations",
+            "evaluations/step-3/tofu.json",
+            "reference",
+            "model",
+        ],
+    )
+    def test_a_run_with_a_link_in_it_is_written_by_nobody(
+        self, name: str, run: RunFolder, tmp_path: Path
+    ) -> None:
+        """Whoever filled the folder may have linked any of its names to files elsewhere: the link
+        is named, and nothing is made where it leads."""
+        (link := run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UsageError, match="is a link") as caught, run.lock():
+            pytest.fail("it was let in")
+        assert caught.value.where == str(link)
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_the_folder_of_a_run_may_be_a_link(self, run: RunFolder, tmp_path: Path) -> None:
+        """Runs are kept on another disk so."""
+        (tmp_path / "link").symlink_to(run.folder)
+        with (linked := RunFolder.open(tmp_path / "link")).lock():
+            linked.update_manifest(status="running")
+        assert run.manifest["status"] == "running"
 
 
 class TestEvents:

@@ -68,7 +68,7 @@ class RunError(UnlearnError):
 
 
 class Interrupted(UnlearnError):  # noqa: N818 - the user's wish, not a fault
-    """The user stopped the run; it can be resumed (exit code 130, or 143 for SIGTERM).
+    """The user stopped the run; it can be resumed (exit code 130; 143 for SIGTERM, 129 for SIGHUP).
 
     Args:
         what: as above.
@@ -85,11 +85,13 @@ class Interrupted(UnlearnError):  # noqa: N818 - the user's wish, not a fault
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, where it interrupts at once as Ctrl-C does."""
+    """SIGTERM, or the signal of the number that is given, interrupting at once as Ctrl-C does."""
 
 
 def signal_of(error: BaseException | None) -> int:
-    """Number of the signal behind an interrupt: SIGTERM or SIGINT."""
+    """Number of the signal behind an interrupt."""
     if isinstance(error, Interrupted):
         return error.by
-    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    if isinstance(error, Terminated):
+        return int(next(iter(error.args), signal.SIGTERM))
+    return signal.SIGINT

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,10 @@ else:
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Of a disk that is full, read-only, not ours, or broken."""
+
+LARGEST = 2 * 2**30
+"""Bytes of a file that is read as a whole: the values of a few million rows, or the log of as many
+steps."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -91,9 +96,18 @@ def disk_error(error: BaseException) -> RunError | None:
 def read_text(path: Path) -> str:
     """The file as UTF-8; RunError naming it where it cannot be read."""
     try:
+        _refuse_endless(path.stat())
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def _refuse_endless(found: os.stat_result) -> None:
+    """A folder that somebody lent may have a pipe or a device by the name of a file."""
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    if found.st_size > LARGEST:
+        raise OSError(f"it is larger than {LARGEST / 2**30:.0f} GiB")
 
 
 def parse_json(text: str, where: str) -> Any:

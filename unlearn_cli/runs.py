@@ -40,6 +40,7 @@ from unlearn_cli.files import (
 from unlearn_cli.safe_text import redact, without_own
 from unlearn_cli.shapes import defaults, misfit
 
+LOCK = ".lock"
 RESULTS = ("model", "evaluations")
 """Folders whose files are the result of a run."""
 ONCE = {
@@ -111,7 +112,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, folder: Path, spec_toml: str) -> RunFolder:
-        """Make a new run in `folder`, which must be missing or empty.
+        """Make a new run in `folder`, which must be missing or empty, or hold a run that failed
+        before it had anything to lose.
 
         Raises:
             UsageError: the folder holds a run, or anything else; nothing is overwritten.
@@ -123,6 +125,8 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         with run.lock():  # of two processes that start at once, one is refused
             run._refuse_what_is_there()
+            if run._left_nothing():
+                _delete([path for path in folder.iterdir() if path.name != LOCK])
             write_atomically(run.spec, redact(spec_toml))
             run.update_manifest(created=now())
         return run
@@ -136,7 +140,14 @@ class RunFolder:
             raise UsageError("holds no run", where=str(folder), hint=hint)
         return run
 
+    def _left_nothing(self) -> bool:
+        results = (self.checkpoints, self.reference, self.model, self._evaluations)
+        failed = self.spec.is_file() and self.manifest.get("status") == "failed"
+        return failed and not any(path.exists() for path in results)
+
     def _refuse_what_is_there(self) -> None:
+        if self._left_nothing():
+            return
         if self.spec.exists():
             hint = "use --resume or another name"
             raise UsageError("already holds a run", where=str(self.folder), hint=hint)
@@ -152,22 +163,23 @@ class RunFolder:
         """Keep other processes from writing to this run.
 
         Raises:
-            UsageError: another process is.
+            UsageError: another process is; or the folder, whoever filled it, has a link in it,
+                through which files elsewhere would be written, cut or deleted.
         """
-        with lock_file(self.folder / ".lock") as take:
+        lock = self.folder / LOCK
+        _refuse_link(lock)
+        with lock_file(lock) as take:
             if not take():
                 hint = "wait for it to end, or choose another name"
                 where = str(self.folder)
                 raise UsageError("another process is writing to this run", where=where, hint=hint)
+            for path in self.folder.rglob("*"):
+                _refuse_link(path)
             yield
 
     def drop_leftovers(self) -> None:
         """Delete what processes that were killed left half-written; only under the lock."""
-        for path in [*self.folder.rglob(".*.tmp"), *self.folder.rglob(".*.partial")]:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        _delete([*self.folder.rglob(".*.tmp"), *self.folder.rglob(".*.partial")])
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -207,12 +219,15 @@ class RunFolder:
         lines = read_text(self._events).split("\n")[:-1]  # what follows the last newline is cut
         return [_entry(line, f"{self._events}:{n}") for n, line in enumerate(lines, 1)]
 
-    def truncate_events(self, step: int) -> None:
-        """Forget what the log says of training after `step`; it is about to happen again.
+    def truncate_events(self, step: int, *, evaluated: bool = True) -> None:
+        """Forget what the log says of training after `step`; it is about to happen again, as is the
+        evaluation after `step` where that was not `evaluated` to the end.
 
         Of what a kill made happen twice before it, the later stays.
         """
-        kept = _each_once(entry for entry in self.events() if not _is_after(entry, step))
+        told = step if evaluated else step - 1
+        events = self.events()
+        kept = _each_once(entry for entry in events if not _is_after(entry, step, told))
         lines = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in kept]
         write_atomically(self._events, "".join(lines))
 
@@ -230,6 +245,19 @@ class RunFolder:
             RunError: a file cannot be read, or is a link, which may lead out of the folder.
         """
         return {self.name_of(path): hash_file(path) for path in self.results()}
+
+    def check_results(self) -> None:
+        """Raise RunError where files are gone that the run had when it ended."""
+        names = [
+            name for name in self.manifest.get("files", {}) if not (self.folder / name).is_file()
+        ]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise RunError(
+                f"the run is finished, but {names[0]}{more} of its results are gone",
+                where=str(self.folder),
+                hint="put them back, or run the spec under another name",
+            )
 
     def name_of(self, path: Path) -> str:
         """The path of a file relative to the folder, with forward slashes."""
@@ -268,6 +296,20 @@ class RunFolder:
             return []
 
 
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        hint = "put there what it leads to; only the folder of a run as a whole may be a link"
+        raise UsageError("is a link", where=str(path), hint=hint)
+
+
 def _entry(line: str, where: str) -> dict[str, Any]:
     """One line of the log, what it leaves out filled in; RunError where it is none."""
     entry: dict[str, Any] = parse_json(line, where)
@@ -296,18 +338,19 @@ def _place(evaluation: Evaluation) -> str:
     return f"step-{evaluation.step}"
 
 
-def _is_after(entry: Mapping[str, Any], step: int) -> bool:
-    """Is `entry` about training after `step`? Only training's events count in its steps."""
+def _is_after(entry: Mapping[str, Any], step: int, told: int) -> bool:
+    """Is `entry` about training after `step`? Only training's events count in its steps. The last
+    step whose checkpoint is evaluated and `told` of may be an earlier one."""
     if entry["event"] == "StepDone":
         return bool(entry["stage"] == "train" and entry["step"] > step)
     if entry["event"] == "StageProgress":
         return bool(entry["stage"] == "train" and entry["done"] > step)
     if entry["event"] == "EvaluationDone":
-        on_the_way = entry["label"] == "checkpoint" and entry["step"] <= step
+        on_the_way = entry["label"] == "checkpoint" and entry["step"] <= told
         return not (on_the_way or entry["label"] in ("target", "retain_reference"))
     if entry["event"] == "RunFinished":  # but for the manifest, which says whether it has
         return True
-    return bool(entry["event"] == "CheckpointSaved" and entry["step"] > step)
+    return bool(entry["event"] == "CheckpointSaved" and entry["step"] > told)
 
 
 def _each_once(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

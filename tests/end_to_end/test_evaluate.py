@@ -178,8 +178,8 @@ max_new_tokens = 4
 """,
         "utf-8",
     )
-    before = set(place.cache.glob("evaluations/*"))
+    before = set(place.cache.glob("evaluations/[!.]*"))
     for seed in ("1", "1", "2"):
         outcome = here("evaluate", "own.toml", "--set", f"seed={seed}", "--json")
         assert outcome.code == 0, outcome.err
-    assert len(set(place.cache.glob("evaluations/*")) - before) == different
+    assert len(set(place.cache.glob("evaluations/[!.]*")) - before) == different

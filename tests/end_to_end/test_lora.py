@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -70,8 +71,8 @@ def test_the_saved_adapter_has_the_numbers_of_the_run(place: Workplace, here: He
     """`unlearn evaluate` on the folder of the adapter, nothing cached: every row's value again."""
     assert here("run", "spec.toml", *settings(*LORA)).code == 0
     run = place.run_folder("tiny")
-    for path in place.cache.glob("evaluations/*.json"):
-        path.unlink()
+    for entry in place.cache.glob("evaluations/[!.]*"):
+        shutil.rmtree(entry)
     outcome = here("evaluate", "spec.toml", "--model", str(run / "model"), "--output", "again")
     assert outcome.code == 0, outcome.err
     (again,) = (place.folder / "again").rglob("tofu.json")

@@ -28,7 +28,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def setting(tmp_path: Path) -> Setting:
     """Four steps, with checkpoints of the last two: metrics 2 and 1."""
     made = Setting(tmp_path, keep=2)
-    made.trainer.fit(Due(each_step, {1: 0.0, 2: 1.0, 3: 2.0, 4: 1.0}.get))
+    made.trainer.fit(Due(each_step, each_step, {1: 0.0, 2: 1.0, 3: 2.0, 4: 1.0}.get))
     assert made.checkpoints.steps() == [3, 4]
     return made
 
@@ -37,7 +37,9 @@ def test_each_file_damaged_in_each_way_is_named_and_the_one_before_used(setting:
     """Every file of the newest checkpoint, `hashes.json` included; and each missing."""
     newest = setting.checkpoints.path(4)
     files = sorted(newest.iterdir())
-    assert {"model.safetensors", "optimizer.pt", "state.json"} <= {file.name for file in files}
+    assert {"model.safetensors", "optimizer.pt", "state.json", "evaluated.json"} <= {
+        file.name for file in files
+    }
     for file in files:
         whole = file.read_bytes()
         for how, damage in DAMAGES.items():
@@ -75,6 +77,6 @@ def test_what_a_kill_left_undeleted_goes_when_the_run_is_resumed(setting: Settin
     """Half of an old checkpoint: its files are gone but one."""
     left = setting.checkpoints.path(2)
     left.mkdir()
-    (left / "state.json").write_text(json.dumps({"step": 2, "metric": None}))
+    (left / "state.json").write_text(json.dumps({"step": 2}))
     assert setting.trainer.resume_newest() == 4
     assert setting.checkpoints.steps() == [3, 4]

@@ -108,7 +108,7 @@ def test_a_resumed_run_goes_on_with_what_fitted(tmp_path: Path) -> None:
     first = with_little_memory(tmp_path, 4, micro_batch=16)
     first.trainer.stop = lambda: first.trainer.done == 2
     with pytest.raises(Interrupted):
-        first.trainer.fit(Due(each_step, lambda step: None))
+        first.trainer.fit(Due(each_step))
     again = with_little_memory(tmp_path, 4, micro_batch=16)
     state, _ = again.checkpoints.newest()
     assert state
@@ -122,7 +122,7 @@ def test_a_raised_micro_batch_is_taken_where_memory_never_ran_out(tmp_path: Path
     first = Setting(tmp_path, micro_batch=2)
     first.trainer.stop = lambda: first.trainer.done == 2
     with pytest.raises(Interrupted):
-        first.trainer.fit(Due(each_step, lambda step: None))
+        first.trainer.fit(Due(each_step))
     again = Setting(tmp_path, micro_batch=16)
     state, _ = again.checkpoints.newest()
     assert state

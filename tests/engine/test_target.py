@@ -6,7 +6,7 @@ import gc
 import shutil
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
 from unlearn_cli.engine.target import Models
-from unlearn_cli.events import Notice, StageFinished, StepDone
-from unlearn_cli.files import lock_file
+from unlearn_cli.events import Event, Notice, StageFinished, StepDone
+from unlearn_cli.files import lock_file, sha256
 from unlearn_cli.spec.load import load_spec
 from unlearn_cli.testing import Recorder
 
@@ -41,6 +41,10 @@ name = "simnpo"
 """
 
 needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks on Windows")
+
+
+class Killed(BaseException):
+    """Nothing that is done for errors is done."""
 
 
 class OtherRun:
@@ -105,6 +109,34 @@ def test_the_second_run_takes_over_from_one_that_died(
     assert found == entry
     assert said.of(StepDone)
     assert (entry / "config.json").is_file()
+
+
+def test_a_target_whose_making_was_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    """Killed in the fourth of six epochs, of two steps each: what three learned is not learned
+    again, and the weights are those of a target that nobody disturbed. No checkpoint is left."""
+    (tmp_path / "spec.toml").write_text(SPEC.replace("epochs = 1", "epochs = 6"), "utf-8")
+
+    def make(cache: str, kill: int = 0) -> tuple[str, list[int]]:
+        said = Recorder()
+
+        def listen(event: Event) -> None:
+            said(event)
+            if isinstance(event, StepDone) and event.step == kill:
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("UNLEARN_CACHE", str(tmp_path / cache))
+            session = Session(load_spec(str(tmp_path / "spec.toml")), listen)
+            with suppress(Killed):
+                Models(session, Stopper()).target()
+        made = "".join(map(sha256, (tmp_path / cache).glob("models/*/model.safetensors")))
+        return made, [step.step for step in said.of(StepDone)]
+
+    whole, every = make("undisturbed")
+    assert every == [*range(1, 13)]
+    assert make("cache", kill=7) == ("", every[:7])
+    assert make("cache") == (whole, every[6:])
+    assert not [*(tmp_path / "cache").rglob("*.checkpoints")]
 
 
 def test_no_model_stays_in_memory(tmp_path: Path, entry: Path) -> None:

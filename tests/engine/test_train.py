@@ -35,7 +35,7 @@ from unlearn_cli.engine.plan import make_plan
 from unlearn_cli.engine.reference import ReferenceStore, make_store
 from unlearn_cli.engine.train import Due, Optimization, Trainer
 from unlearn_cli.errors import Interrupted, RunError
-from unlearn_cli.events import Notice, StepDone
+from unlearn_cli.events import CheckpointSaved, Notice, StepDone
 from unlearn_cli.testing import Recorder, made_up_rows, tiny_model
 
 FORGET, RETAIN = made_up_rows(10, seed=1), made_up_rows(13, seed=2)
@@ -292,7 +292,7 @@ def test_the_best_checkpoint_outlives_keep(tmp_path: Path) -> None:
     """With metric values 1, 3, 2, 0 the checkpoint of step 2 is kept beside the newest."""
     values = {1: 1.0, 2: 3.0, 3: 2.0, 4: 0.0}
     setting = Setting(tmp_path)
-    setting.trainer.fit(Due(each_step, values.get))
+    setting.trainer.fit(Due(each_step, each_step, values.get))
     assert setting.checkpoints.steps() == [2, 4]
     assert setting.checkpoints.best() == 2
 
@@ -341,3 +341,48 @@ def test_a_warm_up_that_never_ends_is_said(tmp_path: Path) -> None:
     setting = Setting(tmp_path / "long", warmup_epochs=2.0)
     (notice,) = setting.recorder.of(Notice)
     assert notice.text == "train: the warm-up takes all 4 steps"
+
+
+def test_an_evaluation_that_is_stopped_costs_no_step_and_is_made_again(tmp_path: Path) -> None:
+    """Interrupted within the evaluation after step 2: its checkpoint is there. A new trainer begins
+    with that evaluation, and makes each later one once; weights and best are those of a training
+    that nobody stopped."""
+    values = {1: 1.0, 2: 3.0, 3: 2.0, 4: 0.0}
+    whole = Setting(tmp_path / "whole")
+    whole.trainer.fit(Due(each_step, each_step, values.get))
+
+    def stopped(step: int) -> float:
+        if step == 2:
+            raise KeyboardInterrupt
+        return values[step]
+
+    cut = Setting(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        cut.trainer.fit(Due(each_step, each_step, stopped))
+    assert cut.checkpoints.steps() == [1, 2]
+    asked: list[int] = []
+
+    def noted(step: int) -> float:
+        asked.append(step)
+        return values[step]
+
+    again = Setting(tmp_path / "cut")
+    assert again.trainer.resume_newest() == 2
+    again.trainer.fit(Due(each_step, each_step, noted))
+    assert asked == [2, 3, 4]
+    assert again.checkpoints.steps() == whole.checkpoints.steps() == [2, 4]
+    assert [e.best for e in again.recorder.of(CheckpointSaved)] == [True, False, False]
+    for name, expected in whole.weights().items():
+        assert torch.equal(again.weights()[name], expected), name
+
+
+def test_what_was_evaluated_is_not_evaluated_again(tmp_path: Path) -> None:
+    """Killed in step 3, a training whose checkpoint of step 2 is evaluated goes on with step 3."""
+    due = Due(lambda step: False, lambda step: step == 2)
+    first = Setting(tmp_path)
+    for _ in range(2):
+        first.trainer.step()
+        first.trainer._do(due)
+    again = Setting(tmp_path)
+    assert again.trainer.resume_newest() == 2
+    assert not again.trainer.owes(due)

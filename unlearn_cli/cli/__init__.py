@@ -3,7 +3,7 @@
 A command is imported when it is called and not before, so that `unlearn --help` and the listings
 start at once. JSON on stdout is ASCII, so that nothing in it can steer a terminal. Exit codes: 0
 worked; 1 the run, or a verification, failed; 2 usage or spec; 3 a requirement of the spec is
-missed; 130 interrupted; 143 ended by SIGTERM.
+missed; 130 interrupted; 143 ended by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations

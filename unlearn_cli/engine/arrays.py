@@ -1,10 +1,9 @@
-"""A folder of arrays: written piece by piece, read memory-mapped, checked by their hashes."""
+"""A folder of arrays: written piece by piece, read memory-mapped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearn_cli.engine.models import writing
-from unlearn_cli.files import sha256
 
 INDEX = "index.json"
 """Types and hashes of the arrays, and what else is told of them; written last."""
@@ -66,15 +64,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     """`types`, `hashes` (SHA-256, hex) and `notes` of the arrays of a folder."""
     index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return index
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether all arrays are there, with the bytes that they had."""
-    try:
-        hashes: Mapping[str, str] = read_index(folder)["hashes"]
-        return all(sha256(folder / name) == value for name, value in hashes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,5 @@
-"""What runs share, named by the content it came from: models, evaluations, references, rows,
-tokens."""
+"""What runs share, named by the content it came from: models, evaluations, references, alternates,
+rows, tokens. Every entry is a folder that is sealed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_cli.engine.models import replace_folder
+from unlearn_cli.engine.models import replace_folder, writing
+from unlearn_cli.engine.seal import check, seal
 from unlearn_cli.errors import RunError
 from unlearn_cli.events import Notice
 from unlearn_cli.files import lock_file
@@ -47,16 +48,47 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def make_once(session: Session, folder: Path, make: Callable[[Path], None]) -> bool:
+    """Make an entry of the cache, a folder, beside its final name, unless it is there and whole.
+
+    Args:
+        session: its processes make it together.
+        folder: the entry.
+        make: fills the folder that it is given, on all processes.
+
+    Returns:
+        Whether it was made now.
+    """
+    main, wait = session.accelerator.is_main_process, session.accelerator.wait_for_everyone
+    partial = folder.with_name(f"{folder.name}.partial")
+    with _ours_to_make(session, folder) as missing:
+        if missing:
+            if main:
+                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            wait()
+            make(partial)
+            if main:
+                with writing("the cache", folder):
+                    seal(partial)
+                    replace_folder(partial, folder)
+            wait()
+    return missing
+
+
 @contextmanager
-def ours_to_make(
-    session: Session, folder: Path, there: Callable[[Path], bool] = Path.exists
-) -> Iterator[bool]:
+def _ours_to_make(session: Session, folder: Path) -> Iterator[bool]:
     """Whether an entry of the cache is missing; while entered no other run makes it.
 
     Where one does so now, this waits: by short looks, since a process that waited for the lock
     could not tell the others, whose collective operations time out.
     """
-    if session.decide(lambda: there(folder)):  # a finished cache may be one that cannot be written
+    damage: list[str] = []
+
+    def whole() -> bool:
+        damage[:] = _damage(folder)
+        return folder.exists() and not damage
+
+    if session.decide(whole):  # a finished cache may be one that cannot be written
         yield False
         return
     with lock_file(folder.with_name(f".{folder.name}.lock")) as take:
@@ -64,35 +96,17 @@ def ours_to_make(
             session.emit(Notice("another run is making the same: waiting for it"))
             while not session.decide(take):
                 time.sleep(PATIENCE)
-        yield not session.decide(lambda: there(folder))
+        missing = not session.decide(whole)
+        for line in damage:
+            session.emit(Notice(f"made again, as what the cache has of it is not whole: {line}"))
+        yield missing
 
 
-def make_once(
-    session: Session,
-    folder: Path,
-    make: Callable[[Path], None],
-    there: Callable[[Path], bool] = Path.exists,
-) -> bool:
-    """Make an entry of the cache that is a folder, beside its final name, unless it is there.
-
-    Args:
-        session: its processes make it together.
-        folder: the entry.
-        make: fills the folder that it is given, on all processes.
-        there: whether the entry is complete.
-
-    Returns:
-        Whether it was made now.
-    """
-    main, wait = session.accelerator.is_main_process, session.accelerator.wait_for_everyone
-    partial = folder.with_name(f"{folder.name}.partial")
-    with ours_to_make(session, folder, there) as missing:
-        if missing:
-            if main:
-                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-            wait()
-            make(partial)
-            if main:
-                replace_folder(partial, folder)
-            wait()
-    return missing
+def _damage(folder: Path) -> list[str]:
+    """What is wrong with an entry that is there; one bit would make another result."""
+    try:
+        if folder.exists():
+            check(folder)
+    except RunError as error:
+        return [error.line()]
+    return []

@@ -2,7 +2,8 @@
 
 `step-N/` holds the model, or its adapter, as `save_pretrained` writes it (so that it can be
 evaluated by itself), `optimizer.pt` (read with torch's weights-only loader: no file can run code),
-`state.json`, and `hashes.json`, which is written last.
+`state.json`, and `hashes.json`, which is written last. `evaluated.json` comes later, where what is
+due after the step has been evaluated.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor
 
 from unlearn_cli.engine.models import replace_folder, write_weights, writing
+from unlearn_cli.engine.seal import add, added, check, seal
 from unlearn_cli.errors import RunError
-from unlearn_cli.files import sha256
+
+EVALUATED = "evaluated.json"
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,6 @@ class State:
 
     step: int
     scheduler: Mapping[str, Any]
-    metric: float | None = None
-    """Value of the metric that `checkpoints.best` names, at this step."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """State of the fp16 loss scaler."""
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -68,8 +69,7 @@ class Checkpoints:
                 with (partial / "optimizer.pt").open("wb") as file:
                     torch.save(dict(optimizer), file)
                 (partial / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-                hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-                (partial / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
+                seal(partial)
                 replace_folder(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -89,15 +89,21 @@ class Checkpoints:
     def state(self, step: int) -> State:
         """The state of a checkpoint. Raises RunError naming the file that is damaged."""
         folder = self.path(step)
+        check(folder, later=(EVALUATED,))
         try:
-            hashes = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-            there = {path.name for path in folder.iterdir() if path.name != "hashes.json"}
-            for name in sorted({*hashes, *there}):
-                if not _is_whole(folder / name, hashes.get(name)):
-                    raise RunError("is damaged", where=str(folder / name))
             return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"is damaged ({error})", where=str(folder)) from error
+
+    def evaluated(self, step: int, metric: float | None) -> None:
+        """Note that the evaluation after a step is done, and the value of the metric that
+        `checkpoints.best` names; then delete what is not asked for any more."""
+        add(self.path(step), EVALUATED, json.dumps({"metric": metric}))
+        self._prune()
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the evaluation after a step is done."""
+        return added(self.path(step), EVALUATED) is not None
 
     def newest(self) -> tuple[State | None, list[str]]:
         """The newest checkpoint that is whole, and what was wrong with newer ones."""
@@ -130,9 +136,8 @@ class Checkpoints:
     def _metric(self, step: int) -> float | None:
         """The metric of a checkpoint; None also where the checkpoint is damaged."""
         try:
-            text = (self.path(step) / "state.json").read_text(encoding="utf-8")
-            metric = json.loads(text)["metric"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            metric = json.loads(added(self.path(step), EVALUATED) or "{}").get("metric")
+        except (ValueError, AttributeError, RecursionError):
             return None
         return metric if isinstance(metric, int | float) else None
 
@@ -163,8 +168,3 @@ class Checkpoints:
         for step in self.steps():
             if step not in keep:
                 shutil.rmtree(self.path(step))
-
-
-def _is_whole(path: Path, wanted: str | None) -> bool:
-    """Whether it is the file that was written: no link out of the folder, none that was added."""
-    return not path.is_symlink() and path.is_file() and sha256(path) == wanted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from unlearn_cli import catalog
 from unlearn_cli.api.data import Bundle, Row
 from unlearn_cli.api.evaluate import Harness, Probe, Recipe, Subject, Table
 from unlearn_cli.engine import titles
-from unlearn_cli.engine.cache import cache_folder, content_key
+from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.lora import folded
@@ -185,30 +185,47 @@ class _Measuring:
         self.encoder = session.encoder(loaded.tokenizer)
 
     def together(self, jobs: Sequence[Job]) -> dict[str, Evaluation]:
-        """Jobs that share what the model says of rows.
-
-        What stands in a batch decides the last bits of a score. So either all are taken from the
-        cache or none, and the name of each there is that of the whole company.
-        """
-        company = [(self._made_by(job), job.settings(self.encoder)) for job in jobs]
-        kept = {job.name: self._kept(job, company) for job in jobs}
-        if self.session.decide(lambda: all(path and path.exists() for path in kept.values())):
-            return {name: self._read(path) for name, path in kept.items() if path}
+        """Jobs that share what the model says of rows."""
         memo = Memo()
-        return {job.name: self._make(job, kept[job.name], memo) for job in jobs}
+        return self._once(jobs, lambda job: self._make(job, memo))
 
     def alone(self, job: Job) -> Evaluation:
         """A job that measures, or changes, the model itself."""
-        kept = self._kept(job, (self._made_by(job), job.settings(self.encoder)))
-        if kept and self.session.decide(kept.exists):
-            return self._read(kept)
+        return self._once([job], self._make_alone)[job.name]
+
+    def _make_alone(self, job: Job) -> Evaluation:
         if not job.changes:
-            return self._make(job, kept, Memo())
+            return self._make(job, Memo())
         model = self.loaded.model
         with dequantized(model), restored(model), folded(model):
             with self.session.stage(job.name, titles.stress(self.label, job.name)):
                 job.plugin.change(self._subject(job))
-            return self._make(job, kept, Memo())
+            return self._make(job, Memo())
+
+    def _once(
+        self, jobs: Sequence[Job], make: Callable[[Job], Evaluation]
+    ) -> dict[str, Evaluation]:
+        """The evaluations of jobs, from the cache where they are in it.
+
+        What stands in a batch decides the last bits of a score. So those that share a pass are one
+        entry, which has the name of the whole company.
+        """
+        for job in jobs:
+            self._check_comparable(job)
+        if not jobs or self.label in NOT_KEPT:
+            return {job.name: make(job) for job in jobs}
+
+        def store(place: Path) -> None:
+            for job in jobs:
+                text = make(job).to_json()
+                if self.session.accelerator.is_main_process:
+                    write_atomically(place / f"{job.name}.json", text)
+
+        folder = cache_folder("evaluations") / self._key(jobs)
+        if not make_once(self.session, folder, store):
+            for job in jobs:
+                self.session.cached("evaluate", self._title(job.name))
+        return {job.name: self._read(folder / f"{job.name}.json") for job in jobs}
 
     def _made_by(self, job: Job) -> list[str]:
         """The evaluator, what is inside it, and their metrics, each with its distribution; and of
@@ -229,17 +246,19 @@ class _Measuring:
         found = (catalog.find(kind, name) for kind, name in named)
         return [*(f"{plugin.qualified} {plugin.version}" for plugin in found), *rows]
 
-    def _kept(self, job: Job, decisive: Any) -> Path | None:
-        """Where the evaluation is in the cache, once it is made."""
-        self._check_comparable(job)
-        if self.label in NOT_KEPT:
-            return None
+    def _key(self, jobs: Sequence[Job]) -> str:
+        """All that decides what jobs measure together."""
+        company = [
+            (self._made_by(job), job.settings(self.encoder), self._compared(job)) for job in jobs
+        ]
+        return content_key(versions(), self.model_hash, self.session.data_hash, company)
+
+    def _compared(self, job: Job) -> str | None:
+        """What the figures are compared with."""
+        if self.label == "retain_reference":
+            return "itself"
         reference = self.references.get(job.name)
-        own = self.label == "retain_reference"
-        compared = "itself" if own else reference and reference.to_json()
-        data, name = self.session.data_hash, job.name
-        key = content_key(versions(), name, self.model_hash, data, decisive, compared)
-        return cache_folder("evaluations") / f"{key}.json"
+        return reference.to_json() if reference else None
 
     def _check_comparable(self, job: Job) -> None:
         """Raise RunError where the retain reference was measured on other rows, or otherwise."""
@@ -258,13 +277,11 @@ class _Measuring:
             )
 
     def _read(self, path: Path) -> Evaluation:
-        evaluation = Evaluation.read(path)
-        self.session.cached("evaluate", self._title(evaluation.evaluator))
-        return replace(evaluation, label=self.label, step=self.step)
+        return replace(Evaluation.read(path), label=self.label, step=self.step)
 
-    def _make(self, job: Job, kept: Path | None, memo: Memo) -> Evaluation:
+    def _make(self, job: Job, memo: Memo) -> Evaluation:
         table, samples = self._measure(job, memo)
-        evaluation = Evaluation(
+        return Evaluation(
             evaluator=job.name,
             label=self.label,
             step=self.step,
@@ -274,10 +291,6 @@ class _Measuring:
             settings=job.settings(self.encoder),
             samples=samples,
         ).finite()  # what is judged now is what the file says later
-        if kept and self.session.accelerator.is_main_process:
-            write_atomically(kept, evaluation.to_json())
-        self.session.accelerator.wait_for_everyone()
-        return evaluation
 
     def _measure(self, job: Job, memo: Memo) -> tuple[Table, tuple[Generated, ...]]:
         if isinstance(job.inner, Harness):

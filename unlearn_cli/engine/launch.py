@@ -17,6 +17,7 @@ from typing import IO
 import torch
 from torch import distributed
 
+from unlearn_cli.engine.stop import handle
 from unlearn_cli.errors import RunError
 
 POLL, GRACE = 0.1, 10.0
@@ -35,8 +36,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run `python ARGUMENTS` in each process: one a GPU, or all on the CPU where there is none.
 
     `accelerate launch --cpu` would start a single one, whatever the number it is given. The first
-    process speaks for all: it alone gets Ctrl-C and SIGTERM and tells the others when to stop
-    (torchrun would signal them all and then kill them).
+    process speaks for all: it alone gets the signals that end a run, and tells the others when to
+    stop (torchrun would signal them all and then kill them).
 
     Returns:
         The exit code of the process that failed first, 128 + N where signal N ended it; 0 where
@@ -91,7 +92,7 @@ def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
     def pass_on(number: int, _: FrameType | None) -> None:
         process.send_signal(number)
 
-    before = {name: signal.signal(name, pass_on) for name in (signal.SIGINT, signal.SIGTERM)}
+    before = handle(pass_on)
     try:
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,6 @@ def open_folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
         UsageError: it holds a run and `resume` is off, or it holds that of another spec.
     """
     if not resume:
-        if _left_nothing(RunFolder(path)):
-            shutil.rmtree(path)
         return RunFolder.create(path, spec_toml)
     folder = RunFolder.open(path)
     before = dict(_flat(read_toml(folder.spec)))
@@ -46,16 +43,6 @@ def open_folder(path: Path, spec_toml: str, resume: bool) -> RunFolder:
             hint=f"resume with: unlearn run {folder.spec} --resume",
         )
     return folder
-
-
-def _left_nothing(folder: RunFolder) -> bool:
-    """Whether a run is there that failed before it had anything to lose: its name is free."""
-    results = ("checkpoints", "evaluations", "model", "reference")
-    return (
-        folder.spec.is_file()
-        and folder.manifest.get("status") == "failed"
-        and not any((folder.folder / name).exists() for name in results)
-    )
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -193,26 +193,29 @@ def make_store(
     micro_batch: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ReferenceStore:
-    """Run the reference pass, sharded over all processes, and open the store.
-
-    A complete store (marked by the file `complete`, which is written last) is not made again.
-    """
-    head = FrozenHead(scorer.model) if any(request.logits for request in requests) else None
-    if not (folder / "complete").exists():
-        if accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-        done = 0
-        for request in requests:
-            writer = _Writer(folder, request) if accelerator.is_main_process else None
-            for scored in _score(request, scorer, head, accelerator, micro_batch):
-                if writer is not None:
-                    writer.write(scored)
-                done += len(scored)
-                progress(done)
-        if accelerator.is_main_process:
-            (folder / "complete").touch()
-        accelerator.wait_for_everyone()
+    """Run the reference pass, sharded over all processes, and open the store."""
+    head = _head(requests, scorer)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for request in requests:
+        writer = _Writer(folder, request) if accelerator.is_main_process else None
+        for scored in _score(request, scorer, head, accelerator, micro_batch):
+            if writer is not None:
+                writer.write(scored)
+            done += len(scored)
+            progress(done)
+    accelerator.wait_for_everyone()
     return ReferenceStore(folder, head)
+
+
+def open_store(folder: Path, requests: Sequence[Request], scorer: Scorer) -> ReferenceStore:
+    """The store that `make_store` made of the same model."""
+    return ReferenceStore(folder, _head(requests, scorer))
+
+
+def _head(requests: Sequence[Request], scorer: Scorer) -> FrozenHead | None:
+    return FrozenHead(scorer.model) if any(request.logits for request in requests) else None
 
 
 Scored = list[tuple[int, Arrays]]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearn_cli.api.data import Message, Reading, Row, Split, in_memory
-from unlearn_cli.engine.arrays import ArrayWriter, is_whole, read_arrays, read_index
+from unlearn_cli.engine.arrays import ArrayWriter, read_arrays, read_index
 from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.environment import versions
@@ -76,7 +76,7 @@ def keep(
         with session.stage("read", title, unit="rows") as progress:
             session.on_main(_write(read, place), progress)
 
-    make_once(session, folder, make, is_whole)
+    make_once(session, folder, make)
     rows = KeptRows(folder)
     return Split(rows, rows.columns)
 

@@ -54,6 +54,7 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
 
     Raises:
         UsageError: the folder holds a run and `resume` is off, or it holds another spec.
+        RunError: the run is finished, and files of its result are gone.
         Interrupted: stopped on request; the checkpoint is written.
         UnlearnError: whatever else stopped the run; the manifest and the log say so too.
     """
@@ -62,6 +63,7 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
     main = session.accelerator.is_main_process
     folder = open_folder(path, spec_toml, resume) if main else RunFolder(path)
     if folder.manifest.get("status") == "finished":
+        folder.check_results()
         return folder
     found = environment() | hardware(session.accelerator)
     with (
@@ -169,10 +171,11 @@ class Run:
         self.timetable = Timetable(spec, unlearning.work.plan)
         checkpoints, steps = self._checkpoints(), unlearning.work.plan.steps
         trainer = unlearning.trainer(checkpoints, self.stopper)
-        self._resume(trainer)
+        due = self._due(loaded, checkpoints)
+        self._resume(trainer, due)
         title = titles.train(spec.method.name)
         with session.stage("train", title, len(steps)), self.stopper.waiting():
-            trainer.fit(self._due(loaded, checkpoints))
+            trainer.fit(due)
         best, problems = checkpoints.best_whole() if spec.checkpoints.best else (None, [])
         for problem in problems:
             session.emit(Notice(f"checkpoint not used: {problem}"))
@@ -192,10 +195,10 @@ class Run:
             self.folder.checkpoints, rule.keep, higher_is_better=number.direction == "higher"
         )
 
-    def _resume(self, trainer: Trainer) -> None:
+    def _resume(self, trainer: Trainer, due: Due) -> None:
         done = trainer.resume_newest()
         if self.session.accelerator.is_main_process:
-            self.folder.truncate_events(done)
+            self.folder.truncate_events(done, evaluated=not trainer.owes(due))
         if done:
             self.session.emit(Notice(f"resumed from the checkpoint of step {done}"))
 
@@ -203,14 +206,15 @@ class Run:
         timetable, best = self.timetable, self.spec.checkpoints.best
 
         def evaluate(step: int) -> float | None:
-            if due := timetable.evaluators(step):
-                best_step = checkpoints.best()  # the others' figures are in the run folder
-                self.on_the_way = {k: v for k, v in self.on_the_way.items() if k == best_step}
+            best_step = checkpoints.best()  # the others' figures are in the run folder
+            self.on_the_way = {k: v for k, v in self.on_the_way.items() if k == best_step}
+            with self.stopper.at_once():
+                due = timetable.evaluators(step)
                 self.on_the_way[step] = self._evaluate_now(loaded, step, due)
             compared = timetable.compared(step)
             return _number(self.on_the_way[step], best).value if compared else None
 
-        return Due(timetable.checkpoint, evaluate)
+        return Due(timetable.checkpoint, lambda step: bool(timetable.evaluators(step)), evaluate)
 
     def _evaluate_now(self, loaded: Loaded, step: int, only: list[str]) -> list[Evaluation]:
         return self.evaluations.evaluate(

@@ -16,7 +16,7 @@ from typing import Any
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Recipe
 from unlearn_cli.engine import titles
-from unlearn_cli.engine.cache import cache_folder, content_key, ours_to_make
+from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.checkpoints import Checkpoints
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Scorer
@@ -29,9 +29,11 @@ from unlearn_cli.engine.plan import Plan, make_plan
 from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.stop import Stopper
+from unlearn_cli.engine.timetable import Timetable
 from unlearn_cli.engine.tokens import encode
-from unlearn_cli.engine.train import Optimization, Trainer
+from unlearn_cli.engine.train import Due, Optimization, Trainer
 from unlearn_cli.environment import versions
+from unlearn_cli.events import CheckpointSaved
 from unlearn_cli.spec.tables import RecipeTable
 
 
@@ -113,13 +115,17 @@ class FineTuning:
     def make(self, made: Made) -> Path:
         """Folder of a model: from the cache, or made now. No base is in memory afterwards."""
         folder = cache_folder("models") / self._key(made)
-        with ours_to_make(self.session, folder) as missing:
-            if missing:
-                with self.stopper.waiting():
-                    self._fine_tune(self._load_base(), made, folder)
-            else:
-                _checkpoints(folder).remove()  # of a run that was killed once the model was there
-                self.session.cached(made.stage, made.title)
+        # Long fine-tunings survive a kill too: their checkpoints live beside the result.
+        checkpoints = Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
+
+        def make(place: Path) -> None:
+            with self.stopper.waiting():
+                self._fine_tune(self._load_base(), made, checkpoints, place)
+
+        if not make_once(self.session, folder, make):
+            self.session.cached(made.stage, made.title)
+        if self.session.accelerator.is_main_process:
+            checkpoints.remove()  # also of a run that was killed once the model was there
         self._base = None
         return folder
 
@@ -130,25 +136,19 @@ class FineTuning:
         rows = [*map(fingerprint, made.splits)]
         return content_key(versions(), self._base_key, rows, recipe, precision, spec.seed)
 
-    def _fine_tune(self, loaded: Loaded, made: Made, folder: Path) -> None:
+    def _fine_tune(
+        self, loaded: Loaded, made: Made, checkpoints: Checkpoints, folder: Path
+    ) -> None:
         session = self.session
-        # Long fine-tunings survive an interrupt too: their checkpoints live beside the result.
-        checkpoints = _checkpoints(folder)
         tuning = plan_tuning(session, session.encoder(loaded.tokenizer), made)
         trainer = _trainer(session, loaded, tuning, checkpoints, self.stopper)
         trainer.resume_newest()
         with session.stage(made.stage, made.title, len(tuning.plan.steps)):
-            trainer.fit()
+            trainer.fit(Due(Timetable(session.spec, tuning.plan).checkpoint_or_end))
         main = session.accelerator.is_main_process
         save_model(loaded.model, loaded.tokenizer, folder, main=main)
-        if main:
-            checkpoints.remove()
         session.accelerator.wait_for_everyone()
         session.accelerator.free_memory()
-
-
-def _checkpoints(folder: Path) -> Checkpoints:
-    return Checkpoints(folder.with_name(f"{folder.name}.checkpoints"))
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _trainer(
     checkpoints: Checkpoints,
     stop: Callable[[], int] = lambda: 0,
 ) -> Trainer:
-    """Plain fine-tuning of a model, about to begin."""
+    """Plain fine-tuning of a model, about to begin; its checkpoints are the cache's, no run's."""
     return Trainer(
         session.accelerator,
         Scorer(loaded.model),
@@ -255,6 +255,6 @@ def _trainer(
         tuning.optimization,
         checkpoints,
         stage=tuning.stage,
-        emit=session.emit,
+        emit=lambda event: None if isinstance(event, CheckpointSaved) else session.emit(event),
         stop=stop,
     )

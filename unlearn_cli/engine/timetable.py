@@ -22,6 +22,10 @@ class Timetable:
         """Whether a checkpoint is due after this step."""
         return self._is_due(self.spec.checkpoints.every, step)
 
+    def checkpoint_or_end(self, step: int) -> bool:
+        """As `checkpoint`, or after the last step: storing a large model may be stopped too."""
+        return self.checkpoint(step) or step == len(self.plan.steps)
+
     def compared(self, step: int) -> bool:
         """Whether the checkpoint of this step competes for the best."""
         return self.spec.checkpoints.best is not None and self.checkpoint(step)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearn_cli.api.data import Row
-from unlearn_cli.engine.arrays import ArrayWriter, is_whole, read_arrays
+from unlearn_cli.engine.arrays import ArrayWriter, read_arrays
 from unlearn_cli.engine.cache import cache_folder, content_key, make_once
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.rows import KeptRows, batches, named
@@ -95,7 +95,7 @@ def keep_tokens(
         with session.stage("tokenize", f"Tokenize {name}", rows, "rows") as progress:
             session.on_main(_write(place, parts), progress)
 
-    make_once(session, folder, make, is_whole)
+    make_once(session, folder, make)
     arrays = read_arrays(folder)
     row = arrays.pop("row")
     return Sequences(**arrays), row

@@ -53,11 +53,12 @@ class Due:
     """What happens after which steps."""
 
     checkpoint: Callable[[int], bool]
-    evaluate: Callable[[int], float | None]
-    """Evaluate if it is due after this step; the metric of `checkpoints.best` if it was."""
+    evaluation: Callable[[int], bool] = lambda step: False
+    evaluate: Callable[[int], float | None] = lambda step: None
+    """Evaluate what is due after this step; the metric of `checkpoints.best`, if it wants one."""
 
 
-NOTHING_DUE = Due(checkpoint=lambda step: False, evaluate=lambda step: None)
+NOTHING_DUE = Due(checkpoint=lambda step: False)
 UPDATES: Mapping[int, type[Update]] = {0: Update, 2: ZeroUpdate, 3: Zero3Update}
 """By the stage of ZeRO that the launcher asked for."""
 
@@ -153,14 +154,39 @@ class Trainer:
         both leave the checkpoints as they are, the latter with one for the last step.
         """
         with closing(self.update):
+            if self.owes(due):
+                self._evaluate(due)
+                self._announce()
             while self.done < len(self.plan.steps):
                 self.step()
-                metric = due.evaluate(self.done)
-                signalled = self._signalled()
-                if due.checkpoint(self.done) or signalled:
-                    self._checkpoint(metric)
-                if signalled:
-                    raise Interrupted(f"interrupted after step {self.done}", by=signalled)
+                self._do(due)
+
+    def owes(self, due: Due) -> bool:
+        """Whether the last step lacks its evaluation, which was stopped."""
+        step = self.done
+        return step > 0 and due.evaluation(step) and not self.checkpoints.is_evaluated(step)
+
+    def _do(self, due: Due) -> None:
+        """What is due after a step. The checkpoint comes before the evaluation, which may take
+        longer than whoever stops it is ready to wait: the resumed run then begins with it."""
+        signalled, evaluation = self._signalled(), due.evaluation(self.done)
+        if due.checkpoint(self.done) or evaluation or signalled:
+            self._checkpoint()
+            if evaluation and not signalled:
+                self._evaluate(due)
+            self._announce()
+        if signalled:
+            raise Interrupted(f"interrupted after step {self.done}", by=signalled)
+
+    def _evaluate(self, due: Due) -> None:
+        metric = due.evaluate(self.done)
+        if self.accelerator.is_main_process:
+            self.checkpoints.evaluated(self.done, metric)
+        self.accelerator.wait_for_everyone()
+
+    def _announce(self) -> None:
+        step, best = self.done, self.checkpoints.best() == self.done
+        self.emit(CheckpointSaved(step, str(self.checkpoints.path(step)), best))
 
     def step(self) -> None:
         """Take the next step; raises RunError as `fit` does."""
@@ -284,7 +310,7 @@ class Trainer:
         number = torch.tensor([self.stop()], device=self.accelerator.device)
         return int(self.accelerator.gather(number).max())
 
-    def _checkpoint(self, metric: float | None) -> None:
+    def _checkpoint(self) -> None:
         main = self.accelerator.is_main_process
         weights = whole_weights(self.model, keep=main)
         optimizer = self.update.state(keep=main)
@@ -294,13 +320,11 @@ class Trainer:
             state = State(
                 self.done,
                 self.scheduler.state_dict(),
-                metric,
                 extra,
                 self.weights,
                 self.lowered,
             )
-            path = self.checkpoints.save(state, self.model, self.tokenizer, optimizer, weights)
-            self.emit(CheckpointSaved(self.done, str(path), self.checkpoints.best() == self.done))
+            self.checkpoints.save(state, self.model, self.tokenizer, optimizer, weights)
         self.accelerator.wait_for_everyone()
 
 

@@ -20,7 +20,7 @@ from unlearn_cli.engine.lora import adapt, find_adapted, merge
 from unlearn_cli.engine.models import Loaded
 from unlearn_cli.engine.models import fingerprint as model_fingerprint
 from unlearn_cli.engine.objective import Term
-from unlearn_cli.engine.reference import ReferenceStore, Request, make_store
+from unlearn_cli.engine.reference import ReferenceStore, Request, make_store, open_store
 from unlearn_cli.engine.rows import fingerprint
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.sharding import change_weight, whole
@@ -35,6 +35,8 @@ from unlearn_cli.engine.work import (
 from unlearn_cli.environment import versions
 from unlearn_cli.events import Notice
 from unlearn_cli.files import write_atomically
+
+ALTERNATES = "alternates.json"
 
 
 class Unlearning:
@@ -123,29 +125,26 @@ class Unlearning:
         key = content_key(versions(), model_fingerprint(scorer.model), asked, batches)
         folder = cache_folder("references") / key
 
-        def store(place: Path, progress: Callable[[int], None]) -> ReferenceStore:
-            return make_store(
-                place,
-                requests,
-                scorer,
-                session.accelerator,
-                micro_batch=rows,
-                progress=progress,
-            )
-
         def make(place: Path) -> None:
-            rows = sum(len(request.rows) for request in requests)
-            with session.stage("reference_pass", title, rows, "rows") as progress:
-                store(place, progress)
+            count = sum(len(request.rows) for request in requests)
+            with session.stage("reference_pass", title, count, "rows") as progress:
+                make_store(
+                    place,
+                    requests,
+                    scorer,
+                    session.accelerator,
+                    micro_batch=rows,
+                    progress=progress,
+                )
 
         if not make_once(session, folder, make):
             session.cached("reference_pass", title)
-        return store(folder, lambda done: None)
+        return open_store(folder, requests, scorer)
 
     def _ask(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
         """Alternate answers of the model before its first update: those of this run where it has
         begun, whose reference is stored; else made once for their content."""
-        own = self.folder / "alternates.json"
+        own = self.folder / ALTERNATES
         if not self.session.decide(own.exists):
             made = self._made(rows)
             self._keep(own, write_alternates(made))
@@ -157,22 +156,25 @@ class Unlearning:
         key = content_key(
             versions(), model, self.encoder.fingerprint, fingerprint(rows), table.model_dump(), seed
         )
-        kept = cache_folder("alternates") / f"{key}.json"
-        if session.decide(kept.exists):
+        folder = cache_folder("alternates") / key
+
+        def make(place: Path) -> None:
+            title = titles.ALTERNATES
+            with session.stage("alternates", title, len(rows), "rows") as progress:
+                made = make_alternates(
+                    loaded.model,
+                    self.encoder,
+                    rows,
+                    table,
+                    session.accelerator,
+                    seed=seed,
+                    progress=progress,
+                )
+            self._keep(place / ALTERNATES, write_alternates(made))
+
+        if not make_once(session, folder, make):
             session.cached("alternates", titles.ALTERNATES)
-            return read_alternates(kept.read_text("utf-8"))
-        with session.stage("alternates", titles.ALTERNATES, len(rows), "rows") as progress:
-            made = make_alternates(
-                loaded.model,
-                self.encoder,
-                rows,
-                table,
-                session.accelerator,
-                seed=seed,
-                progress=progress,
-            )
-        self._keep(kept, write_alternates(made))
-        return made
+        return read_alternates((folder / ALTERNATES).read_text("utf-8"))
 
     def _keep(self, path: Path, text: str) -> None:
         if self.session.accelerator.is_main_process:

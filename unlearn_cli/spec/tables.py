@@ -261,10 +261,11 @@ class TrainTable(TableModel):
 
 
 class CheckpointTable(TableModel):
-    """What to keep on the way."""
+    """What to keep on the way; `every` also goes for models that are fine-tuned first."""
 
     every: Every = "epoch"
-    """`epoch`, a number of steps, or `end` for none on the way."""
+    """`epoch`, a number of steps, or `end` for none on the way. Where an evaluation is due on the
+    way there is one too, so that a signal need not wait for it."""
     keep: PositiveInt = 1
     """Checkpoints kept, newest first; the best one is kept besides."""
     best: Text | None = None
