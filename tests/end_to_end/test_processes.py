@@ -191,6 +191,23 @@ def test_every_part_of_the_engine_goes_with_two_processes(
 
 
 GRADIENTS = "evaluate=[{evaluator='qa', row_metrics=['gradient_norm']}]"
+
+
+def test_what_fits_is_found_on_two_processes_too(
+    finished: tuple[Workplace, Outcome, Path],
+) -> None:
+    """The forecast is that of one process, and `micro_batch = "auto"` changes nothing: on a CPU,
+    whose number accelerate gives in a run of several processes and not in one."""
+    place, _, one = finished
+    auto = ("--set", "train.micro_batch=auto", "--processes", "2")
+    planned = place.unlearn("run", "spec.toml", "--dry-run", *auto)
+    assert planned.code == 0, planned.err
+    assert "Unlearn with simnpo: 4 steps" in planned.out
+    outcome = place.unlearn("run", "spec.toml", "--name", "auto", *auto)
+    assert outcome.code == 0, outcome.err
+    assert_as_one(place.run_folder("auto"), one)
+
+
 HARNESS = "evaluate=[{evaluator='lm_eval', tasks=['letters']}]"
 LONGER = ("train.steps=8", "checkpoints.every=2", "checkpoints.keep=4")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -53,6 +54,10 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Subject], An
     return change
 
 
+def refuse(error: Exception) -> None:
+    raise error
+
+
 def size() -> int:
     """Bytes of what `restored` copies of the tiny model."""
     return sum(value.nbytes for value in tiny_model().state_dict().values())
@@ -98,8 +103,11 @@ def test_what_a_change_fine_tunes_is_noted(changed: Any) -> None:
     [
         lambda subject: float(subject.model.lm_head.weight.sum()),
         lambda subject: subject.model.lm_head.weight.detach().numpy(),
+        lambda subject: pickle.dumps(subject.model.lm_head.weight),
+        lambda subject: refuse(NotImplementedError()),
+        lambda subject: refuse(ValueError("a kernel that checks its input")),
     ],
-    ids=["a number", "an array"],
+    ids=["a number", "an array", "a file", "nothing said", "a kernel"],
 )
 def test_a_change_that_looks_at_values_is_not_foreseen(changed: Any, look: Any) -> None:
     """It is no error: there is a reason, and the copy that restores the model is known."""

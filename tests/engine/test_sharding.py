@@ -17,10 +17,11 @@ from unlearn_cli.engine.sharding import (
     part,
     sharding,
     spread,
+    take,
     whole,
     whole_weights,
 )
-from unlearn_cli.errors import UsageError
+from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.spec.load import load_spec
 from unlearn_cli.testing import tiny_model
 
@@ -96,3 +97,16 @@ def test_of_a_model_that_is_not_sharded_everything_is_the_model_itself() -> None
     assert one_after_another(lambda: 7, wanted=False) == 7
     change_weight(weight, torch.zeros_like)
     assert not whole_weights(model)["lm_head.weight"].any()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"weight": torch.ones(1, 2)}, {"weights": torch.ones(3, 2)}, {}],
+    ids=["another shape", "another name", "none"],
+)
+def test_values_of_another_model_are_not_taken(values: dict[str, torch.Tensor]) -> None:
+    """Though a row would fit each of three: nothing is changed, and the tensor is named."""
+    weight = torch.zeros(3, 2)
+    with pytest.raises(RunError, match="weight"):
+        take({"weight": weight}, values)
+    assert not weight.any()

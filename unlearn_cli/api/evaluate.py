@@ -241,7 +241,8 @@ class StressTest(Protocol):
 
     `unlearn run --dry-run` counts what `change` takes by calling it on a model without data
     (torch's fake tensors), with a `fine_tune` that notes rows and recipe. So there is nothing to
-    declare; a change that looks at values of the model is listed as not foreseen.
+    declare, and a change does nothing but change the model; one that looks at its values is listed
+    as not foreseen.
     """
 
     @property

@@ -79,7 +79,7 @@ class Forecast:
 
     def _line(self, stage: Stage) -> str:
         if stage.memory is None or stage.seconds is None:
-            return f"{stage.title}: not foreseen"
+            return f"{stage.title}: not foreseen ({stage.unknown})"
         much = f"{stage.count} {stage.unit}, " if stage.count else ""
         size = (self.libraries + stage.memory) / GIB
         return f"{stage.title}: {much}{size:.2f} GiB, {stage.seconds / 60:.2g} min"

@@ -32,6 +32,7 @@ from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import Speed
 from unlearn_cli.engine.target import Tuning, plan_briefly, train_own
 from unlearn_cli.engine.work import Work, rows_at_once, smoothing
+from unlearn_cli.errors import UnlearnError
 from unlearn_cli.spec.tables import Spec
 
 
@@ -131,8 +132,12 @@ def change(job: Job, session: Session, encoder: Encoder, skeleton: Any, speed: S
                 kept, ledger.seconds = ledger.alive - held, 0.0
                 job.plugin.change(subject)
                 cost = Cost(ledger.peak - held, ledger.seconds)
-    except (RuntimeError, UnforeseenError) as error:  # torch refuses what asks for values
-        reason = str(error).partition("\n")[0]
+    except UnforeseenError:
+        reason = "it looks at values"
+    except UnlearnError:
+        raise
+    except Exception as error:  # noqa: BLE001 - in whatever way a change may need values
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return Changed(cost, kept, tunings, reason)
 
 

@@ -133,10 +133,11 @@ def lost(error: BaseException) -> RunError | None:
     None of other errors."""
     if not isinstance(error, distributed.DistBackendError) and "gloo/transport" not in str(error):
         return None
+    said = (str(error).splitlines() or [""])[0]
     return RunError(
-        "another process of this run has ended",
+        f"another process of this run has ended, or does not answer ({said})",
         where="processes",
-        hint="it, or what started it, says why; `--resume` goes on from the last checkpoint",
+        hint="it says why itself, or what started it does; --resume goes on from a checkpoint",
     )
 
 

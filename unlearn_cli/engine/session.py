@@ -269,6 +269,9 @@ def _accelerator(spec: Spec) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=spec.train.mixed_precision, kwargs_handlers=[waiting], **trackers
     )
+    if accelerator.device.type == "cpu":
+        # Of several processes it numbers it, and tensors without data are not on `cpu` and `cpu:0`.
+        accelerator.state.device = torch.device("cpu")
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:  # each would do the whole run, in the same folder
         raise UsageError(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unlearn_cli.engine.fsdp2 import FSDP2
 from unlearn_cli.engine.parts import Parts
 from unlearn_cli.engine.zero3 import Zero3
-from unlearn_cli.errors import UsageError
+from unlearn_cli.errors import RunError, UsageError
 
 T = TypeVar("T")
 WAYS: Sequence[Parts] = (FSDP2(), Zero3())
@@ -103,7 +103,14 @@ def change_weight(parameter: Tensor, make: Callable[[Tensor], Tensor]) -> None:
 
 
 def take(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Give tensors of a model the values of the same names, which are whole."""
+    """Give tensors of a model the values of the same names, which are whole.
+
+    Raises:
+        RunError: they are of other names, or of another shape.
+    """
+    for name in sorted({*tensors, *values}):
+        if name not in tensors or name not in values or values[name].shape != shape(tensors[name]):
+            raise RunError("is not of this model: its name or its shape", where=name)
     for name, tensor in tensors.items():
         part(tensor).copy_(part(spread(values[name], tensor)))
 

@@ -58,6 +58,8 @@ class Stage:
     """Likewise; of answers, if each becomes as long as it may."""
     tokens: int = 0
     """That go through the model in training."""
+    unknown: str = ""
+    """Why memory and time cannot be known."""
 
 
 class Stages:
@@ -232,7 +234,7 @@ class Stages:
         """What a job asks that those before it have not."""
         title = evaluation_title(self.spec, label, job.name)
         if isinstance(job.inner, Harness):  # it does as it likes
-            return Stage("evaluate", title, 0, "rows", None, None)
+            return Stage("evaluate", title, 0, "rows", None, None, unknown="it measures by itself")
         metrics, probes = job.asked(self.session.bundle)
         asked = what_is_asked(self.encoder, probes, job.batch_size, metrics.needs, memo)
         key = (*(other.name for other in earlier), job.name)
@@ -253,7 +255,8 @@ class Stages:
         """A change, and what it takes besides the model."""
         changed = imagined.change(job, self.session, self.encoder, self.plain, self.speed)
         if changed.reason:
-            return changed, Stage(job.name, "", 0, "steps", None, None)
+            nothing = Stage(job.name, "", 0, "steps", None, None, unknown=changed.reason)
+            return changed, nothing
         cost, steps, tokens = changed.cost, 0, 0
         for besides, tuning in changed.tunings:
             step, count = self._tuned(tuning), len(tuning.plan.steps)
