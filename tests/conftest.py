@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -34,6 +35,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """DeepSpeed is not in the environment that all tests share; the session `deepspeed` has it."""
     if item.get_closest_marker("deepspeed") and find_spec("deepspeed") is None:
         pytest.skip("the extra deepspeed is not installed")
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Tests that are left running (`nohup`) do not hear that the terminal is gone, nor does what
+    they start; while this lasts they do."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

@@ -51,5 +51,5 @@ def test_choosing_a_profile_is_for_this_process_and_its_children(
 
 def test_each_profile_says_what_it_does() -> None:
     """One line, as `unlearn profile` prints it."""
-    assert profiles.names() == ["ddp", "fsdp2", "zero2"]
+    assert profiles.names() == ["ddp", "fsdp2", "zero2", "zero3"]
     assert all(profiles.summary(name).endswith(".") for name in profiles.names())

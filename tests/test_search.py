@@ -158,6 +158,10 @@ def test_two_workers_share_a_study(experiment: Experiment, storage: str) -> None
     assert len(experiment.ran) == 5
 
 
+class Killed(BaseException):
+    """What no worker survives."""
+
+
 def test_the_point_of_a_worker_that_died_is_run_again(experiment: Experiment, storage: str) -> None:
     """By whoever asks next, first of all, resumed; it counts once."""
     tried: list[str] = []
@@ -165,11 +169,11 @@ def test_the_point_of_a_worker_that_died_is_run_again(experiment: Experiment, st
     def run(variant: Variant, resume: bool) -> None:
         tried.append(variant.name)
         if len(tried) == 2:
-            raise SystemExit  # as a kill: nothing that follows is done
+            raise Killed  # as a kill: nothing that follows is done
 
         experiment.run(variant, resume)
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(Killed):
         alone(experiment, 4, storage, run=run)
     outcome = alone(experiment, 4, storage, run=run)
     assert tried[1] == tried[2]
@@ -184,11 +188,11 @@ def test_a_point_that_kills_is_given_up(experiment: Experiment, storage: str) ->
     def run(variant: Variant, resume: bool) -> None:
         if not experiment.ran and len(deadly) < 3:
             deadly.append(variant.name)
-            raise SystemExit
+            raise Killed
         experiment.run(variant, resume)
 
     for _ in range(3):
-        with pytest.raises(SystemExit):
+        with pytest.raises(Killed):
             alone(experiment, 3, storage, run=run)
     outcome = alone(experiment, 3, storage, run=run)
     assert len(set(deadly)) == 1

@@ -28,7 +28,7 @@ from tests.end_to_end.conftest import (
 from unlearn_cli.engine.score import score_probes
 from unlearn_cli.runs import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("heard")]
 ROOT = Path(__file__).parents[2]
 TOTAL = 16
 SETTINGS = (f"train.steps={TOTAL}", "checkpoints.every=3", "evaluate.0.every=8")

@@ -10,6 +10,7 @@ import pytest
 from unlearn_cli.engine.stop import STOPS, Stopper
 from unlearn_cli.errors import signal_of
 
+pytestmark = pytest.mark.usefixtures("heard")
 SIGNALS = STOPS
 reached: list[int] = []
 """What the training in hand came to: the signals that it was told of, -1 where it went on."""
