@@ -71,9 +71,9 @@ TARGETED = {
     "as an evaluation is cached": r"rename cache/evaluations/",
     "as the reference is stored": r"rename cache/references/\w+\.partial",
     "within an evaluation": r"rename \S+/evaluations/step-6/\.tofu\.json",
-    "within a checkpoint": r"open \S+/\.step-6\.partial/optimizer\.pt",
-    "before a checkpoint has its name": r"rename \S+/\.step-6\.partial",
-    "between a checkpoint and the end of the one before": r"rmtree \S+/step-3$",
+    "within a checkpoint": r"open runs/\S+/\.step-6\.partial/optimizer\.pt",
+    "before a checkpoint has its name": r"rename runs/\S+/\.step-6\.partial",
+    "between a checkpoint and the end of the one before": r"rmtree runs/\S+/step-3$",
     "within the end of a checkpoint": r"rmdir \S*step-3$",
     "within the last evaluation": r"rename \S+/evaluations/step-12/\.qa\.json",
     "as the model is stored": r"rename \S+/\.model\.partial",
@@ -240,8 +240,13 @@ def test_a_run_that_is_killed_at_each_of_the_worst_moments_ends_as_one_that_was_
     if request.config.getoption("--kills") < len(chosen):
         chosen = [item for item in chosen if item[0] in BRIEFLY]
     life = born("worst")
-    for when, moment in chosen:
-        assert any(re.search(moment, told) for told in undisturbed.moments), when
+
+    def first(item: tuple[str, str]) -> int:
+        found = [at for at, told in enumerate(undisturbed.moments) if re.search(item[1], told)]
+        assert found, item
+        return found[0]
+
+    for when, moment in sorted(chosen, key=first):
         assert life.go(KILL_BEFORE=moment).code == -signal.SIGKILL, when
     life.live()
     assert_same(life, undisturbed)

@@ -64,6 +64,9 @@ def execute(spec: Spec, spec_toml: str, *, resume: bool, listener: Listener) -> 
     folder = open_folder(path, spec_toml, resume) if main else RunFolder(path)
     if folder.manifest.get("status") == "finished":
         folder.check_results()
+        if main:
+            with folder.lock():  # it may have been killed as its report was written
+                folder.drop_leftovers()
         return folder
     found = environment() | hardware(session.accelerator)
     with (
