@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unlearn_cli import catalog, environment, hooks, profiles
-from unlearn_cli.errors import UnlearnError
-from unlearn_cli.safe_text import has_token, redact
+from unlearn_cli.errors import FAULTS, UnlearnError
+from unlearn_cli.safe_text import first_line, has_token, redact
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -63,15 +63,14 @@ def examine() -> list[Finding]:
 def _looked(part: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - to name what is broken is the point
+    except FAULTS as error:  # to name what is broken is the point
         yield Finding(part, "", "broken", _line(error))
 
 
 def _line(error: BaseException) -> str:
     if isinstance(error, UnlearnError):
         return error.line()
-    first = next(iter(str(error).strip().splitlines()), "")
-    return redact(f"{type(error).__name__}: {first}")
+    return redact(f"{type(error).__name__}: {first_line(error)}")
 
 
 def _versions() -> Iterator[Finding]:
@@ -143,7 +142,7 @@ def _plugins() -> Iterator[Finding]:
 def _wrong(kind: catalog.Kind, plugin: catalog.Plugin) -> str:
     try:
         catalog.load(kind, plugin.qualified)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is its own fault
+    except FAULTS as error:  # whatever it raises is its own fault
         return _line(error)
     return ""
 

@@ -125,3 +125,8 @@ def _safe_warning(*args: Any, **more: Any) -> str:
 
 def _safe(text: str) -> str:
     return clean(redact(text), keep_newlines=True)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

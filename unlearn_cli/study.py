@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from unlearn_cli.errors import Interrupted, UsageError
 from unlearn_cli.files import lock_file, write_atomically
+from unlearn_cli.safe_text import first_line
 from unlearn_cli.spec.paths import user_path
 from unlearn_cli.workers import LOCKS, alone
 
@@ -169,9 +170,9 @@ def _open(storage: str | None) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
     except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         hint = "give the path of a file, sqlite:///FILE, or the URL of a database"
-        raise UsageError(f"cannot be opened ({first})", where="--storage", hint=hint) from None
+        what = f"cannot be opened ({first_line(error)})"
+        raise UsageError(what, where="--storage", hint=hint) from None
 
 
 def _check_locks(folder: Path) -> None:

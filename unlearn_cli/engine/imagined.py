@@ -33,6 +33,7 @@ from unlearn_cli.engine.speed import Speed
 from unlearn_cli.engine.target import Tuning, plan_briefly, train_own
 from unlearn_cli.engine.work import Work, rows_at_once, smoothing
 from unlearn_cli.errors import UnlearnError
+from unlearn_cli.safe_text import first_line
 from unlearn_cli.spec.tables import Spec
 
 
@@ -137,7 +138,7 @@ def change(job: Job, session: Session, encoder: Encoder, skeleton: Any, speed: S
     except UnlearnError:
         raise
     except Exception as error:  # noqa: BLE001 - in whatever way a change may need values
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
     return Changed(cost, kept, tunings, reason)
 
 

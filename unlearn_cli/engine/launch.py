@@ -19,6 +19,7 @@ from torch import distributed
 
 from unlearn_cli.engine.stop import handle
 from unlearn_cli.errors import RunError
+from unlearn_cli.safe_text import first_line
 
 POLL, GRACE = 0.1, 10.0
 """Seconds between two looks at the processes, and until one that others left behind is ended."""
@@ -133,9 +134,8 @@ def lost(error: BaseException) -> RunError | None:
     None of other errors."""
     if not isinstance(error, distributed.DistBackendError) and "gloo/transport" not in str(error):
         return None
-    said = (str(error).splitlines() or [""])[0]
     return RunError(
-        f"another process of this run has ended, or does not answer ({said})",
+        f"another process of this run has ended, or does not answer ({first_line(error)})",
         where="processes",
         hint="it says why itself, or what started it does; --resume goes on from a checkpoint",
     )

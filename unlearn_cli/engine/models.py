@@ -30,6 +30,7 @@ from unlearn_cli.engine.sharding import (
     whole_weights,
 )
 from unlearn_cli.errors import ModelError, RunError, UnlearnError
+from unlearn_cli.safe_text import first_line
 from unlearn_cli.spec.tables import ModelTable
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ class _explained:
         self._warnings.__exit__(None, None, None)
         if not isinstance(error, Exception) or isinstance(error, UnlearnError):
             return
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = first_line(error)
         hint = self.hint
         if "gguf" in f"{type(error).__name__} {error}".lower() and isinstance(error, ImportError):
             hint = "pip install 'unlearn-cli[gguf]'"
