@@ -22,8 +22,6 @@ from unlearn_cli.engine.plan import Plan
 
 SHARE = 0.85
 """Of the memory, that is planned with."""
-KEPT = 0.1
-"""Of what is allocated, that allocators hold beside it."""
 RESERVED = 2**30
 """Bytes for libraries, rows and the device's own needs."""
 MOST_TOKENS = 8192
@@ -85,4 +83,5 @@ def growth(found: Estimate, accelerator: Accelerator) -> int:
     """Bytes that training adds to a loaded model at its peak; several processes keep a second copy
     of the gradients, which they exchange."""
     buckets = found.gradients if accelerator.num_processes > 1 else 0
-    return round((found.peak - found.weights + buckets) * (1 + KEPT))
+    allocated = found.peak - found.weights + buckets
+    return memory.held(allocated, accelerator.device, compact=True)

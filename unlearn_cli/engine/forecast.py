@@ -95,11 +95,12 @@ def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> F
     dtype, half = weight_dtype(spec.model, device), spec.train.mixed_precision != "no"
     speed = measure(device, torch.bfloat16 if half else dtype)
     stages = Stages(session, work, skeleton.to(dtype), encoder, speed)
+    every = tuple(stages)  # it loads what the run will load, which is counted with the libraries
     width = skeleton.get_output_embeddings().weight.shape[1]
     return Forecast(
         step=stages.step,
         micro_batch=stages.micro_batch,
         libraries=memory.used(device) if device.type == "cpu" else 0,
         reference=sum(r.bytes(width, dtype.itemsize) for r in work.requests(spec)),
-        stages=tuple(stages),
+        stages=every,
     )

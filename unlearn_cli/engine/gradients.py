@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
+from unlearn_cli.engine.memory import compact
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
 from unlearn_cli.engine.sharding import part, shape, spread, whole
@@ -66,6 +67,7 @@ class Gradients:
         self.accelerator, self.scorer, self.streams = accelerator, scorer, streams
         self.micro_batch, self.into = micro_batch, into or Backward(accelerator, scorer)
 
+    @compact()
     def add(
         self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
     ) -> tuple[Losses, int]:

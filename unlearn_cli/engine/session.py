@@ -108,6 +108,7 @@ class Session:
         self, name: str, title: str, total: int | None = None, unit: str = "steps"
     ) -> Iterator[Callable[[int], None]]:
         """A stage with its clock; yields a function that reports progress."""
+        give_back()  # an optimizer, say, that lived until the stage before had ended
         started = time.perf_counter()
         self.emit(StageStarted(name, title, total, unit))
         told = 0

@@ -15,12 +15,13 @@ from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.estimate import Estimate
 from unlearn_cli.engine.evaluate import Evaluations, Job
 from unlearn_cli.engine.evaluate import title as evaluation_title
-from unlearn_cli.engine.fit import KEPT, growth
+from unlearn_cli.engine.fit import growth
 from unlearn_cli.engine.gradients import share_of
 from unlearn_cli.engine.imagined import Changed
 from unlearn_cli.engine.layers import train_only
 from unlearn_cli.engine.lazy import Lazy
 from unlearn_cli.engine.lora import adapt, find_adapted
+from unlearn_cli.engine.memory import held
 from unlearn_cli.engine.plan import Plan
 from unlearn_cli.engine.quantized import made_whole, rounded_away
 from unlearn_cli.engine.reference import Request
@@ -174,7 +175,7 @@ class Stages:
     def _asked(self, name: str, title: str, rows: int, weights: int, cost: Cost) -> Stage:
         """A stage that does not train; the processes share it."""
         seconds = cost.seconds / self.session.accelerator.num_processes
-        memory = weights + round(cost.memory * (1 + KEPT))
+        memory = weights + held(cost.memory, self.session.device)
         return Stage(name, title, rows, "rows", memory, seconds)
 
     def _saliency(self) -> Stage:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
+from rouge_score.rouge_scorer import RougeScorer
+
 from unlearn_cli.api import Row
 
 
@@ -18,8 +20,6 @@ def rouge(row: Row, text: str, figure: Literal["recall", "fmeasure"], stem: bool
 
 @cache
 def _scorer(stem: bool) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
     return RougeScorer(["rougeL"], use_stemmer=stem)
 
 

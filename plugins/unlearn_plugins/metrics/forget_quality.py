@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scipy.stats import ks_2samp
+
 from unlearn_cli.api import Number, Table
 
 NO_REFERENCE = (
@@ -55,8 +57,6 @@ def _why_missing(table: Table) -> str:
 
 
 def _compare(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> Number:
-    from scipy.stats import ks_2samp
-
     pairs = [(a, b) for a, b in ((ours[id_], theirs[id_]) for id_ in ours) if None not in (a, b)]
     if not pairs:
         return _null("no forget row has a truth ratio under both the model and the reference")

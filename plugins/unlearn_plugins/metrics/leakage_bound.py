@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
+from scipy.stats import beta
 
 from unlearn_cli.api import ScoredRow
 from unlearn_cli.api.evaluate import Direction, Need
@@ -61,8 +62,6 @@ class LeakageBound:
 
 def probability_bound(hits: int, n: int, alpha: float) -> float:
     """One-sided upper bound on the probability of a hit, of which n draws showed some."""
-    from scipy.stats import beta
-
     return 1.0 if hits == n else float(beta.ppf(1 - alpha, hits + 1, n - hits))
 
 
