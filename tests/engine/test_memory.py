@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from unlearn_cli.engine import memory
 
 FREED = """
 import sys
@@ -27,7 +30,9 @@ with memory.compact() if sys.argv[1] == "compact" else nullcontext():
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+@pytest.mark.skipif(
+    memory._mallopt() is None or "LD_PRELOAD" in os.environ, reason="glibc's allocator is not used"
+)
 def test_what_is_freed_within_goes_back_at_once() -> None:
     """A hundred blocks of one MiB, with small ones between them that live on, are freed: 100 MiB
     go back within `compact`, and without it next to none, since glibc keeps the holes."""
@@ -39,3 +44,35 @@ def test_what_is_freed_within_goes_back_at_once() -> None:
 
     assert freed("compact") == pytest.approx(100, abs=10)
     assert freed("plainly") < 20
+
+
+@pytest.mark.parametrize(
+    ("device", "tuned", "in_step", "held"),
+    [
+        ("cpu", True, True, 1000),
+        ("cpu", True, False, 1064),
+        ("cpu", False, True, 1100),
+        ("cuda", True, True, 1100),
+    ],
+)
+def test_what_is_held_is_what_is_alive_and_what_the_allocator_keeps(
+    monkeypatch: pytest.MonkeyPatch, device: str, tuned: bool, in_step: bool, held: int
+) -> None:
+    """Of 1000 MiB: in a step on a CPU no more, elsewhere glibc's 64 MiB, and a tenth more where
+    another allocator is asked or the user has set glibc's thresholds. What was never taken is not
+    kept: 10 MiB are 20 at most."""
+    monkeypatch.setattr(memory, "_mallopt", lambda: (lambda *_: 1) if tuned else None)
+    mib = 2**20
+    assert memory.held(1000 * mib, torch.device(device), in_step=in_step) == held * mib
+    if tuned and not in_step:
+        assert memory.held(10 * mib, torch.device(device)) == 20 * mib
+
+
+def test_what_the_user_has_set_of_the_allocator_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a variable of glibc's thresholds nothing is tuned."""
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    memory._mallopt.cache_clear()
+    try:
+        assert memory._mallopt() is None
+    finally:
+        memory._mallopt.cache_clear()

@@ -84,4 +84,4 @@ def growth(found: Estimate, accelerator: Accelerator) -> int:
     of the gradients, which they exchange."""
     buckets = found.gradients if accelerator.num_processes > 1 else 0
     allocated = found.peak - found.weights + buckets
-    return memory.held(allocated, accelerator.device, compact=True)
+    return memory.held(allocated, accelerator.device, in_step=True)

@@ -29,7 +29,7 @@ class Forecast:
     micro_batch: int
     """Rows in one forward pass."""
     libraries: int
-    """Bytes of Python and its libraries; 0 on an accelerator."""
+    """Bytes of Python, its libraries and the rows; 0 on an accelerator."""
     reference: int
     """Bytes of the reference store on disk."""
     stages: tuple[Stage, ...]
@@ -95,7 +95,8 @@ def forecast(session: Session, work: Work, skeleton: Any, encoder: Encoder) -> F
     dtype, half = weight_dtype(spec.model, device), spec.train.mixed_precision != "no"
     speed = measure(device, torch.bfloat16 if half else dtype)
     stages = Stages(session, work, skeleton.to(dtype), encoder, speed)
-    every = tuple(stages)  # it loads what the run will load, which is counted with the libraries
+    every = tuple(stages)  # which loads most libraries that the run will load, so they are counted
+    memory.give_back()
     width = skeleton.get_output_embeddings().weight.shape[1]
     return Forecast(
         step=stages.step,

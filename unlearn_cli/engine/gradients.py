@@ -67,7 +67,6 @@ class Gradients:
         self.accelerator, self.scorer, self.streams = accelerator, scorer, streams
         self.micro_batch, self.into = micro_batch, into or Backward(accelerator, scorer)
 
-    @compact()
     def add(
         self, terms: Sequence[Term], weights: Mapping[str, float], step: Step, *, sync: bool = True
     ) -> tuple[Losses, int]:
@@ -293,6 +292,7 @@ def _empty(parameters: Sequence[nn.Parameter]) -> None:
         parameter.grad = None
 
 
+@compact()
 def salient(
     gradients: Gradients, term: Term, steps: Sequence[Step], model: nn.Module, share: float
 ) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,14 +20,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 TRIM, MMAP = -1, -3
 """What mallopt(3) calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
-BLOCK = 128 * 2**10
-"""Bytes of a block that `compact` gives back at once: where glibc's threshold begins."""
-LARGE = 32 * 2**20
-"""Where that threshold ends, since glibc raises it to the largest block that was freed."""
-HEAP = 2 * LARGE
-"""Bytes at the end of its heap that glibc then keeps."""
+SMALL, LARGE = 128 * 2**10, 32 * 2**20
+"""Bytes of the blocks that glibc gives back at once: at first, and at last, since it goes up to the
+largest that was freed. It gives back the end of its heap where twice that is free."""
+OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+"""With which a user has said how it shall be."""
 KEPT = 0.1
-"""Of what is allocated, that the allocator of an accelerator holds beside it."""
+"""Of what is allocated, that an allocator of which no more is known holds beside it."""
 
 
 def used(device: torch.device) -> int:
@@ -89,26 +89,33 @@ def compact() -> Iterator[None]:
     Those of a training step have so many sizes that the holes between what is alive fit none of
     them: up to a quarter of the peak, and no time is gained. Generation is slower so.
     """
-    _set_thresholds(BLOCK, 8 * BLOCK)
+    _give_back_from(SMALL)
     try:
         yield
     finally:
-        _set_thresholds(LARGE, HEAP)
+        _give_back_from(LARGE)
 
 
-def _set_thresholds(mmap: int, trim: int) -> None:
-    with suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL(None)
-        library.mallopt(MMAP, mmap)
-        library.mallopt(TRIM, trim)
+def _give_back_from(size: int) -> None:
+    if tune := _mallopt():
+        tune(MMAP, size)
+        tune(TRIM, 2 * size)
 
 
-def held(allocated: int, device: torch.device, *, compact: bool = False) -> int:
-    """Bytes that an allocator takes for those that are `allocated` at their peak, within `compact`
-    or not."""
-    if device.type != "cpu":
+@cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """None with another C library, and where the user has set what this would."""
+    if any(name in os.environ for name in OWN_SETTINGS):
+        return None
+    return getattr(ctypes.CDLL(None), "mallopt", None)
+
+
+def held(allocated: int, device: torch.device, *, in_step: bool = False) -> int:
+    """Bytes that an allocator takes for those that are `allocated` at their peak: in a training
+    step, which is `compact`, or elsewhere."""
+    if device.type != "cpu" or _mallopt() is None:
         return round(allocated * (1 + KEPT))
-    return allocated if compact else allocated + min(allocated, HEAP)
+    return allocated if in_step else allocated + min(allocated, 2 * LARGE)
 
 
 def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T], *, split: bool) -> list[R]:

@@ -258,7 +258,8 @@ class Stages:
         if changed.reason:
             nothing = Stage(job.name, "", 0, "steps", None, None, unknown=changed.reason)
             return changed, nothing
-        cost, steps, tokens = changed.cost, 0, 0
+        own, steps, tokens = changed.cost, 0, 0
+        cost = Cost(held(own.memory, self.session.device), own.seconds)
         for besides, tuning in changed.tunings:
             step, count = self._tuned(tuning), len(tuning.plan.steps)
             grown = besides + growth(step, self.session.accelerator)

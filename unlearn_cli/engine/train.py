@@ -198,6 +198,7 @@ class Trainer:
         self._report(losses, norm, tokens, rate, time.perf_counter() - started)
         self._reweigh(losses)
 
+    @memory.compact()
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
         torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
         found, tokens = self._gradients_that_fit(step)
