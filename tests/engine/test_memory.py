@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.engine.test_train import NotFinite, Setting
 from unlearn_cli.engine import memory
+from unlearn_cli.engine.train import Trainer
+from unlearn_cli.errors import RunError
 
 FREED = """
 import sys
@@ -44,6 +49,27 @@ def test_what_is_freed_within_goes_back_at_once() -> None:
 
     assert freed("compact") == pytest.approx(100, abs=10)
     assert freed("plainly") < 20
+
+
+def test_a_step_gives_back_what_it_frees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a step the allocator gives back blocks from 128 KiB on, where glibc begins; after it,
+    also where it fails, from 32 MiB on, where glibc ends."""
+    told: list[tuple[int, int]] = []
+    check = Trainer._check_finite
+
+    def checked(trainer: Trainer, losses: Mapping[str, float]) -> None:
+        told.append((0, 0))
+        check(trainer, losses)
+
+    monkeypatch.setattr(memory, "_mallopt", lambda: lambda *of: told.append(of))
+    monkeypatch.setattr(Trainer, "_check_finite", checked)
+    step = [(-3, 2**17), (-1, 2**18), (0, 0), (-3, 2**25), (-1, 2**26)]
+    Setting(tmp_path / "a").trainer.step()
+    assert told == step
+    told.clear()
+    with pytest.raises(RunError):
+        Setting(tmp_path / "b", NotFinite()).trainer.step()
+    assert told == step
 
 
 @pytest.mark.parametrize(

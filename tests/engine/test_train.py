@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from unlearn_cli.api import Progress, Weights
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
-from unlearn_cli.engine import memory
 from unlearn_cli.engine.checkpoints import Checkpoints, State
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer
@@ -305,24 +304,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="forget loss is nan at step 1"):
         setting.trainer.fit()
     assert all(torch.equal(before[name], value) for name, value in setting.weights().items())
-
-
-def test_a_step_gives_back_what_it_frees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a step the allocator gives back blocks from 128 KiB on, where glibc begins; after it,
-    also where it fails, from 32 MiB on, where glibc ends."""
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory, "_mallopt", lambda: lambda *of: told.append(of))
-    monkeypatch.setattr(Trainer, "_check_finite", lambda *_: told.append((0, 0)))
-    Setting(tmp_path / "a").trainer.step()
-    within, after = [(-3, 2**17), (-1, 2**18)], [(-3, 2**25), (-1, 2**26)]
-    assert told == [*within, (0, 0), *after]
-    monkeypatch.undo()
-
-    monkeypatch.setattr(memory, "_mallopt", lambda: lambda *of: told.append(of))
-    told.clear()
-    with pytest.raises(RunError):
-        Setting(tmp_path / "b", NotFinite()).trainer.step()
-    assert told == [*within, *after]
 
 
 def test_activation_checkpointing_changes_nothing(tmp_path: Path) -> None:

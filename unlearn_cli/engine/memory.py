@@ -78,8 +78,15 @@ def ran_out(error: BaseException) -> bool:
 def give_back() -> None:
     """Return what is free: glibc keeps freed blocks, and the next stage needs others."""
     clear_device_cache(garbage_collection=True)
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    if trim := _glibc("malloc_trim"):
+        trim(0)
+
+
+def _glibc(function: str) -> Callable[..., int] | None:
+    """None with another C library."""
+    with suppress(OSError, AttributeError):
+        return getattr(ctypes.CDLL(None), function)  # type: ignore[no-any-return]
+    return None
 
 
 @contextmanager
@@ -103,11 +110,9 @@ def _give_back_from(size: int) -> None:
 
 
 @cache
-def _mallopt() -> Callable[[int, int], int] | None:
+def _mallopt() -> Callable[..., int] | None:
     """None with another C library, and where the user has set what this would."""
-    if any(name in os.environ for name in OWN_SETTINGS):
-        return None
-    return getattr(ctypes.CDLL(None), "mallopt", None)
+    return None if any(name in os.environ for name in OWN_SETTINGS) else _glibc("mallopt")
 
 
 def held(allocated: int, device: torch.device, *, in_step: bool = False) -> int:
