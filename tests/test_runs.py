@@ -24,7 +24,7 @@ from unlearn_cli.engine.record import open_folder
 from unlearn_cli.environment import environment
 from unlearn_cli.errors import RunError, UsageError
 from unlearn_cli.evaluations import Evaluation, Generated
-from unlearn_cli.events import CheckpointSaved, EvaluationDone, Notice, RunFinished, StepDone
+from unlearn_cli.events import Notice
 from unlearn_cli.files import write_atomically
 from unlearn_cli.runs import RunFolder
 
@@ -47,10 +47,6 @@ def evaluation(label: str = "unlearned", step: int = 7) -> Evaluation:
         settings={"max_new_tokens": 200, "nested": {"on": True}},
         samples=(Generated("forget", "a", "Who?", "Ada.", "é\x1b[2J\u2028"),),
     )
-
-
-def step_done(stage: str, step: int) -> StepDone:
-    return StepDone(stage, step, 9, 0.5, {"total": 1.0}, 1e-5, 1.0, 10, 0.1, 100)
 
 
 @pytest.fixture
@@ -167,6 +163,13 @@ class TestCreateAndOpen:
         with pytest.raises(UsageError, match="holds no run"):
             RunFolder.open(tmp_path)
 
+    def test_a_manifest_of_other_types_is_named(self, run: RunFolder) -> None:
+        """By its file and key."""
+        (run.folder / "manifest.json").write_text('{"verdict": {"name": 7}}')
+        with pytest.raises(RunError, match=r"verdict\.name: must be text") as caught:
+            _ = run.manifest
+        assert caught.value.where == str(run.folder / "manifest.json")
+
 
 class TestAtomicity:
     def test_killed_before_the_rename(self, run: RunFolder) -> None:
@@ -202,6 +205,20 @@ class TestAtomicity:
         run.update_manifest(status="finished", folder=Path("x"))
         manifest = run.manifest
         assert (manifest["status"], manifest["seed"], manifest["folder"]) == ("finished", 3, "x")
+
+    def test_what_kills_left_half_written_is_deleted(self, run: RunFolder) -> None:
+        """Hidden files and folders of ours, wherever they are; nothing else."""
+        (run.checkpoints / ".step-3.partial" / "deep").mkdir(parents=True)
+        (run.folder / ".manifest.json.1.tmp").write_text("{")
+        (run.folder / ".mine").write_text("kept")
+        run.drop_leftovers()
+        assert sorted(path.name for path in run.folder.rglob("*")) == [
+            ".lock",
+            ".mine",
+            "checkpoints",
+            "manifest.json",
+            "spec.toml",
+        ]
 
 
 class TestLock:
@@ -259,151 +276,6 @@ class TestLock:
         with (linked := RunFolder.open(tmp_path / "link")).lock():
             linked.update_manifest(status="running")
         assert run.manifest["status"] == "running"
-
-
-class TestEvents:
-    def test_one_line_an_event(self, run: RunFolder) -> None:
-        """Each event is one JSON line with its name, an UTC time and its fields."""
-        run.append_event(Notice("two\nlines"))
-        (entry,) = run.events()
-        assert (entry["event"], entry["text"]) == ("Notice", "two\nlines")
-        assert entry["time"].endswith("Z")
-
-    def test_tables_are_left_out(self, run: RunFolder) -> None:
-        """An evaluation in the log names its file instead of repeating a value for every row."""
-        run.append_event(EvaluationDone("tofu", "target", 0, evaluation().table, "x.json"))
-        (entry,) = run.events()
-        assert "table" not in entry
-        assert entry["path"] == "x.json"
-
-    def test_loss_that_is_not_finite(self, run: RunFolder) -> None:
-        """A loss of NaN is logged as null: the log stays JSON."""
-        run.append_event(replace(step_done("train", 1), losses={"total": math.nan}))
-        assert run.events()[0]["losses"] == {"total": None}
-
-    def test_cut_last_line(self, run: RunFolder) -> None:
-        """Half a line, left by a kill, is not read, and the next event does not run into it."""
-        run.append_event(Notice("one"))
-        with (run.folder / "events.jsonl").open("a") as file:
-            file.write('{"event": "Noti')
-        assert [entry["text"] for entry in run.events()] == ["one"]
-        run.append_event(Notice("two"))
-        assert [entry["text"] for entry in run.events()] == ["one", "two"]
-
-    def test_damaged_line(self, run: RunFolder) -> None:
-        """A damaged line that is not the last is an error that names its number."""
-        run.append_event(Notice("one"))
-        path = run.folder / "events.jsonl"
-        path.write_text(path.read_text() + "rubbish\n")
-        with pytest.raises(RunError, match=r"events\.jsonl:2: damaged JSON"):
-            run.events()
-
-    def test_truncate(self, run: RunFolder) -> None:
-        """Resuming at step 2 drops what training said after it, and nothing of other stages."""
-        table = evaluation().table
-        for event in (
-            step_done("target", 5),
-            EvaluationDone("tofu", "retain_reference", 5, table),
-            step_done("train", 2),
-            CheckpointSaved(2, "checkpoints/step-2"),
-            EvaluationDone("tofu", "checkpoint", 2, table),
-            step_done("train", 3),
-            CheckpointSaved(3, "checkpoints/step-3"),
-            EvaluationDone("tofu", "checkpoint", 3, table),
-            Notice("kept"),
-        ):
-            run.append_event(event)
-        run.truncate_events(2)
-        assert [(e["event"], e.get("step")) for e in run.events()] == [
-            ("StepDone", 5),
-            ("EvaluationDone", 5),
-            ("StepDone", 2),
-            ("CheckpointSaved", 2),
-            ("EvaluationDone", 2),
-            ("Notice", None),
-        ]
-
-    def test_truncate_keeps_what_happened_again_once(self, run: RunFolder) -> None:
-        """Evaluated and saved twice before the kill, and evaluated once the training was over: of
-        the first two the later stays, and the last is about to happen again."""
-        table = evaluation().table
-        for event in (
-            EvaluationDone("tofu", "target", 0, table, "first"),
-            CheckpointSaved(2, "first"),
-            EvaluationDone("tofu", "target", 0, table, "second"),
-            EvaluationDone("qa", "target", 0, table, "another"),
-            CheckpointSaved(2, "second"),
-            EvaluationDone("tofu", "unlearned", 2, table),
-            RunFinished("forgotten", "", "", 1.0),
-        ):
-            run.append_event(event)
-        run.truncate_events(2)
-        assert [e["path"] for e in run.events()] == ["second", "another", "second"]
-
-    @pytest.mark.parametrize(
-        ("line", "wrong"),
-        [
-            ("null", "must be an object"),
-            ('{"step": 1}', "event: is missing"),
-            ('{"event": "Notice"}', "text: is missing"),
-            ('{"event": "Notice", "text": 7}', "text: must be text"),
-            ('{"event": "CheckpointSaved", "step": "2", "path": ""}', "step: must be a whole"),
-            ('{"event": "Notice", "text": "", "x": 1e999}', "1e999 is too large"),
-        ],
-    )
-    def test_a_line_that_is_no_event_is_named(self, run: RunFolder, line: str, wrong: str) -> None:
-        """By its number and key; another version's event is left as it is."""
-        run.append_event(Notice("fine"))
-        path = run.folder / "events.jsonl"
-        path.write_text(path.read_text() + '{"event": "Unheard"}\n' + line + "\n")
-        with pytest.raises(RunError, match=wrong) as caught:
-            run.events()
-        assert caught.value.where == f"{path}:3"
-
-    def test_a_manifest_of_other_types_is_named(self, run: RunFolder) -> None:
-        """By its file and key."""
-        (run.folder / "manifest.json").write_text('{"verdict": {"name": 7}}')
-        with pytest.raises(RunError, match=r"verdict\.name: must be text") as caught:
-            _ = run.manifest
-        assert caught.value.where == str(run.folder / "manifest.json")
-
-    def test_what_kills_left_half_written_is_deleted(self, run: RunFolder) -> None:
-        """Hidden files and folders of ours, wherever they are; nothing else."""
-        (run.checkpoints / ".step-3.partial" / "deep").mkdir(parents=True)
-        (run.folder / ".manifest.json.1.tmp").write_text("{")
-        (run.folder / ".mine").write_text("kept")
-        run.drop_leftovers()
-        assert sorted(path.name for path in run.folder.rglob("*")) == [
-            ".lock",
-            ".mine",
-            "checkpoints",
-            "manifest.json",
-            "spec.toml",
-        ]
-
-    def test_truncate_keeps_each_step_once(self, run: RunFolder) -> None:
-        """A kill made the target's steps 1 and 2 happen twice: the log keeps the second of each,
-        and everything else in its order."""
-        for event in (
-            Notice("first"),
-            step_done("target", 1),
-            step_done("target", 2),
-            step_done("retain_reference", 1),
-            Notice("again"),
-            step_done("target", 1),
-            step_done("target", 2),
-            step_done("target", 3),
-        ):
-            run.append_event(event)
-        run.truncate_events(0)
-        assert [e.get("text") or (e["stage"], e["step"]) for e in run.events()] == [
-            "first",
-            ("retain_reference", 1),
-            "again",
-            ("target", 1),
-            ("target", 2),
-            ("target", 3),
-        ]
 
 
 class TestStoredEvaluations:
