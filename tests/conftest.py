@@ -39,11 +39,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Tests that are left running (`nohup`) do not hear that the terminal is gone, nor does what
-    they start; while this lasts they do."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Tests that are left running (`nohup`) do not hear that the terminal is gone, those that a
+    script starts in the background (`&`) do not hear Ctrl-C, nor does what they start; while this
+    lasts they do."""
+    lost = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stopped = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, lost)
+    signal.signal(signal.SIGINT, stopped)
 
 
 @pytest.fixture(autouse=True)

@@ -64,6 +64,7 @@ def test_a_run_ends_though_its_progress_cannot_be_written(
     assert RunFolder(place.run_folder("tiny")).manifest["status"] == "finished"
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_is_an_interrupt_though_nobody_hears_of_it(
     place: Workplace, finished: tuple[Workplace, Outcome, Path]
 ) -> None:

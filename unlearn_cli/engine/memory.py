@@ -20,13 +20,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 TRIM, MMAP = -1, -3
 """What mallopt(3) calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
-SMALL, LARGE = 128 * 2**10, 32 * 2**20
-"""Bytes of the blocks that glibc gives back at once: at first, and at last, since it goes up to the
-largest that was freed. It gives back the end of its heap where twice that is free."""
+SMALL, LARGE = 2**20, 32 * 2**20
+"""Bytes of the blocks that go back to the system at once when freed: within `compact`; elsewhere
+(glibc comes to that by itself). The end of its heap goes back where twice that is free."""
 OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 """With which a user has said how it shall be."""
 KEPT = 0.1
-"""Of what is allocated, that an allocator of which no more is known holds beside it."""
+"""Of what is allocated, that is held beside it: in a step, and by an allocator of which no more is
+known."""
 
 
 def used(device: torch.device) -> int:
@@ -94,7 +95,9 @@ def compact() -> Iterator[None]:
     """Within, glibc gives freed blocks back at once, and keeps them for the next ones again later.
 
     Those of a training step have so many sizes that the holes between what is alive fit none of
-    them: up to a quarter of the peak, and no time is gained. Generation is slower so.
+    them: up to a third of the peak. What is given back costs time to take anew: about a third of
+    a step from 128 KiB on, half as much from 1 MiB on, for a few per cent of memory, or a seventh
+    with an adapter (docs/benchmarks.md).
     """
     _give_back_from(SMALL)
     try:
@@ -118,9 +121,9 @@ def _mallopt() -> Callable[..., int] | None:
 def held(allocated: int, device: torch.device, *, in_step: bool = False) -> int:
     """Bytes that an allocator takes for those that are `allocated` at their peak: in a training
     step, which is `compact`, or elsewhere."""
-    if device.type != "cpu" or _mallopt() is None:
+    if in_step or device.type != "cpu" or _mallopt() is None:
         return round(allocated * (1 + KEPT))
-    return allocated if in_step else allocated + min(allocated, 2 * LARGE)
+    return allocated + min(allocated, 2 * LARGE)
 
 
 def fitting(run: Callable[[list[T]], Sequence[R]], items: list[T], *, split: bool) -> list[R]:
