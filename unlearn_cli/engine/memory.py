@@ -92,7 +92,7 @@ def _glibc(function: str) -> Callable[..., int] | None:
 
 @contextmanager
 def compact() -> Iterator[None]:
-    """Within, glibc gives freed blocks back at once, and keeps them for the next ones again later.
+    """Within, glibc gives freed blocks of 1 MiB or more back at once; later it keeps them again.
 
     Those of a training step have so many sizes that the holes between what is alive fit none of
     them: up to a third of the peak. What is given back costs time to take anew: about a third of
