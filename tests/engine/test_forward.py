@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MambaConfig,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedConfig,
+)
+
+from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, split
 from unlearn_cli.testing import made_up_rows, tiny_model
@@ -40,10 +57,70 @@ def test_logits_are_made_at_answer_positions_only() -> None:
     assert seen == [sum(row.end - row.start for row in rows)] == [len(scores.token_logp)]
 
 
+WIDE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+NARROW = {k: WIDE[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers", "pad_token_id")}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**WIDE),
+        Gemma2Config(**WIDE, final_logit_softcapping=2.0, query_pre_attn_scalar=8),
+        CohereConfig(**WIDE, logit_scale=0.25),
+        GraniteConfig(**WIDE, logits_scaling=8.0),
+        PhiConfig(**{k: v for k, v in WIDE.items() if k != "head_dim"}),  # its head has a bias
+        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
+        OPTConfig(**NARROW, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=16),
+        BloomConfig(**NARROW | {"n_layer": 2, "n_head": 4}),
+        MambaConfig(**NARROW | {"state_size": 4}),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_logits_are_looked_at_in_parts(
+    config: PreTrainedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three answer tokens at a time and at once more are never in memory, whatever the architecture
+    does to its logits; each has the row, the label and the logits of the whole, bit by bit or to
+    the last ones of float32."""
+    torch.manual_seed(0)
+    model, rows = AutoModelForCausalLM.from_config(config).eval(), made_up_rows(5)
+    monkeypatch.setattr("unlearn_cli.engine.forward.LOGITS", {"cpu": 3 * 4 * 64})
+    sizes = []
+
+    def see(scores: Scores) -> dict[str, torch.Tensor]:
+        sizes.append(len(scores.logits))
+        return {
+            "logits": scores.logits,
+            "logp": scores.token_logp,
+            "row": scores.row,
+            "label": scores.labels,
+        }
+
+    with torch.no_grad():
+        whole, found = Scorer(model).score(rows), Scorer(model).look(rows, see)
+    assert sizes[:-1] == [3] * (len(whole.row) // 3)
+    assert sum(sizes) == len(whole.row)
+    assert found["row"].tolist() == whole.row.tolist()
+    assert found["label"].tolist() == whole.labels.tolist()
+    torch.testing.assert_close(found["logits"], whole.logits)
+    torch.testing.assert_close(found["logp"], whole.token_logp)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     """After scoring, the model's own forward gives logits for every position again."""
     model = tiny_model()
     Scorer(model)(made_up_rows(2))
+    with torch.no_grad():
+        Scorer(model).look(made_up_rows(2), lambda scores: {"logp": scores.token_logp})
     assert model(torch.tensor([[3, 4, 5]])).logits.shape[:2] == (1, 3)
 
 

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.generate import generate_batch
 from unlearn_cli.testing import tiny_model
 
@@ -40,6 +50,58 @@ def generate(model: Any, encoder: Encoder, prompts: list[Any], count: int, size:
     """Greedy answers of at most `count` tokens, in batches of `size` as they come."""
     batches = [prompts[k : k + size] for k in range(0, len(prompts), size)]
     return [a for b in batches for a in generate_batch(model, encoder, b, Decoding(count))]
+
+
+BEGINNING = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+ALIKE = [np.array([*BEGINNING, *prompt], np.int32) for prompt in (*PROMPTS, PROMPTS[0])]
+WIDE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "reads"),
+    [
+        (LlamaConfig(**WIDE), True),
+        (Qwen3Config(**WIDE), True),
+        (GemmaConfig(**WIDE), True),
+        (GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4), True),
+        (MistralConfig(**WIDE, sliding_window=28), True),
+        (MistralConfig(**WIDE, sliding_window=27), False),
+        (LlamaConfig(**WIDE, attn_implementation="eager"), False),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_prompts_are_read_as_a_forest(config: PreTrainedConfig, reads: bool) -> None:
+    """Six prompts that begin alike, with at most 20 tokens and 8 of an answer: their beginning goes
+    through the model once, and their last tokens alone are left for the first step. Each has the
+    answer that it has alone. Not so where a layer sees less than a whole row."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    scorer = Scorer(model)
+    scorer.packs(1)  # tries out, with passes of its own
+    seen: list[tuple[int, ...]] = []
+    embeddings = model.get_input_embeddings()
+    with embeddings.register_forward_hook(lambda _, inputs, __: seen.append((*inputs[0].shape,))):
+        found = generate_batch(model, encoder(NEVER), ALIKE, Decoding(8), packs=scorer.packs)
+    distinct = len(BEGINNING) + sum(len(prompt) - 1 for prompt in PROMPTS)
+    assert seen[:2] == ([(1, distinct), (6, 1)] if reads else [(6, 20), (6, 1)])
+    assert len(seen) == (9 if reads else 8)
+    assert found == [" ".join(map(str, greedy(model, prompt, 8))) for prompt in ALIKE]
+
+
+def test_a_prompt_of_one_token_has_nothing_to_be_read() -> None:
+    """Beside others it is answered as it is alone."""
+    model = tiny_model().eval()
+    found = generate_batch(model, encoder(NEVER), PROMPTS, Decoding(8), packs=Scorer(model).packs)
+    assert found == [" ".join(map(str, greedy(model, prompt, 8))) for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

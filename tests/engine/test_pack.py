@@ -101,7 +101,7 @@ def test_scores_and_gradients_are_those_of_padded_rows(
     """By nodes and with one mask; the model itself rounds norms and rotations to float32."""
     if one_mask:
         monkeypatch.setattr(
-            "unlearn_cli.engine.forward.attention",
+            "unlearn_cli.engine.pack.attention",
             lambda forest, device: pack.Attention(forest, whole=pack._whole_mask(forest)),
         )
     model = tiny_model().double()

@@ -24,6 +24,7 @@ from unlearn_cli.engine import score as scoring
 from unlearn_cli.engine.builtin import make_tiny
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.generate import generate_batch
 from unlearn_cli.engine.score import Memo, _batches, score_probes
 from unlearn_cli.errors import RunError
 from unlearn_cli.spec.tables import TemplateTable
@@ -58,11 +59,10 @@ class Tiny:
         texts = [text for row in ROWS for text in (row.question, row.answer)]
         self.model, tokenizer = make_tiny(texts, seed=0)
         self.encoder = Encoder(tokenizer, TemplateTable(), max_length=64)
-        self.scorer: torch.nn.Module = Scorer(self.model)
+        self.scorer = Scorer(self.model)
 
     def score(self, probes: list[Probe], batch_size: int = 3, **options: Any) -> list[ScoredRow]:
         return score_probes(
-            self.model,
             self.scorer,
             self.encoder,
             probes,
@@ -161,16 +161,14 @@ def test_each_answer_is_scored_once(tiny: Tiny) -> None:
     are asked for again; a paraphrase that equals the answer is not computed again either."""
     seen: list[int] = []
 
-    class Counting(torch.nn.Module):
-        def forward(self, items: Any) -> Any:
+    class Counting(Scorer):
+        def look(self, items: Any, see: Any) -> Any:
             seen.append(len(items))
-            return scorer(items)
+            return super().look(items, see)
 
-    scorer = Scorer(tiny.model)
     same = Row.qa("same", "Who?", "Ann", paraphrase="Ann")
     score_probes(
-        tiny.model,
-        Counting(),
+        Counting(tiny.model),
         tiny.encoder,
         [*PROBES, Probe("retain", same, ("answer", "paraphrase"), generate=None)],
         batch_size=5,
@@ -272,14 +270,14 @@ def test_an_answer_begins_with_its_prefix_and_ends_before_a_stop(tiny: Tiny) -> 
 def test_a_batch_that_does_not_fit_is_halved(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for two rows at a time is enough for any batch size; for none it is an error."""
     expected = plain(tiny.score(PROBES, 2))
-    real = Scorer.forward
+    real = Scorer.look
 
-    def limited(self: Scorer, items: Any, *rest: Any) -> Any:
+    def limited(self: Scorer, items: Any, see: Any) -> Any:
         if len(items) > limit:
             raise torch.OutOfMemoryError
-        return real(self, items, *rest)
+        return real(self, items, see)
 
-    monkeypatch.setattr(Scorer, "forward", limited)
+    monkeypatch.setattr(Scorer, "look", limited)
     limit = 2
     found = tiny.score(PROBES, 64)
     for row, (*_, generation, _) in zip(found, expected, strict=True):
@@ -294,19 +292,49 @@ def test_what_was_said_is_not_asked_again(tiny: Tiny) -> None:
     memo = Memo()
     first = tiny.score(PROBES, memo=memo)
 
-    class Silent(torch.nn.Module):
-        def forward(self, items: Any) -> Any:
+    class Silent(Scorer):
+        def look(self, items: Any, see: Any) -> Any:
+            raise AssertionError
+
+        def packs(self, tokens: int) -> bool:
             raise AssertionError
 
     silent = Tiny()
-    silent.scorer = Silent()
+    silent.scorer = Silent(silent.model)
     assert plain(silent.score(PROBES, memo=memo)) == plain(first)
 
 
 def test_a_batch_has_as_many_tokens_whatever_its_rows() -> None:
     """Two of the longest row, 12 tokens, or as many of shorter ones as fit into 24."""
     lengths = dict(enumerate([12, 3, 6, 3, 5, 3, 12]))
-    assert _batches(lengths, 2, {k: k for k in lengths}) == [[0, 6], [2, 4, 1, 3], [5]]
+    assert _batches(lengths, 24, {k: k for k in lengths}) == [[0, 6], [2, 4, 1, 3], [5]]
+
+
+def test_small_models_answer_more_prompts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of a token take 2 layers x 2 x 32 values x 4 bytes here: a limit of so many
+    for 100 tokens a row, in batches of one row, lets four rows of 20 to 25 tokens go together."""
+    tiny = Tiny()
+    prompts = [len(tiny.encoder.prompt(row)) + SHORT.max_new_tokens for row in ROWS]
+    assert 100 // max(prompts) < len(ROWS)
+    config = tiny.model.config
+    wide = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    sizes: list[int] = []
+    real = generate_batch
+
+    def counted(model: Any, encoder: Encoder, some: Any, *rest: Any, **options: Any) -> list[str]:
+        sizes.append(len(some))
+        return real(model, encoder, some, *rest, **options)
+
+    monkeypatch.setattr(scoring, "generate_batch", counted)
+    probes = [Probe("forget", row, (), SHORT) for row in ROWS]
+    monkeypatch.setattr(scoring, "KEPT", 0)
+    alone = plain(tiny.score(probes, 1))
+    assert sizes == [1] * len(ROWS)
+    sizes.clear()
+    monkeypatch.setattr(scoring, "KEPT", 100 * wide)
+    assert plain(tiny.score(probes, 1)) == alone
+    assert sum(sizes) == len(ROWS)
+    assert sizes[0] == 100 // max(prompts)
 
 
 @pytest.mark.slow

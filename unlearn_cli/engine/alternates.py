@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 from unlearn_cli.api.data import Message, Row
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.generate import Prompt, generate_batch
 from unlearn_cli.engine.sharding import dealt
 from unlearn_cli.errors import DataError
@@ -106,7 +107,7 @@ def _draw(
     """One answer for each of the rows; every batch has a seed of its own."""
     batches = in_batches(prompts, rows)
     decoding = Decoding(table.max_new_tokens, table.stop, samples=1, temperature=table.temperature)
-    mine: list[tuple[int, str]] = []
+    mine, packs = list[tuple[int, str]](), Scorer(model).packs
     processes, me = accelerator.num_processes, accelerator.process_index
     for (number, chosen), ours in dealt(list(enumerate(batches)), processes, me):
         with torch.random.fork_rng():
@@ -116,6 +117,7 @@ def _draw(
                 encoder,
                 [prompts[k] for k in chosen],
                 decoding,
+                packs=packs,
             )
         if ours:
             mine += zip(chosen, texts, strict=True)

@@ -12,9 +12,12 @@ from torch import Tensor
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.estimate import counting, imagine
 from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.generate import Prompt
 from unlearn_cli.engine.gradient_norms import gradient_norm
+from unlearn_cli.engine.keys_values import token_bytes
+from unlearn_cli.engine.pack import inputs, plant
 from unlearn_cli.engine.reference import FrozenHead, Request
-from unlearn_cli.engine.score import Asked, look
+from unlearn_cli.engine.score import Asked, seeing
 from unlearn_cli.engine.sequences import Sequences
 from unlearn_cli.engine.speed import Speed
 from unlearn_cli.engine.target import train_own
@@ -84,27 +87,29 @@ class Asking:
         most = max(batches, key=_tokens)
         widest = max(batches, key=lambda items: sum(item.end - item.start for item in items))
 
+        see = seeing(spread=spread)
+
         def run(items: Sequence[Encoded]) -> Cost:
-            return self._run(torch.no_grad()(lambda scorer: look(scorer, items, spread=spread)))
+            return self._run(torch.no_grad()(lambda scorer: scorer.look(items, see)))
 
         first = run(most)
         memory = first.memory if widest is most else max(first.memory, run(widest).memory)
         return Cost(memory, first.seconds / _tokens(most) * sum(map(_tokens, batches)))
 
-    def _answered(self, batches: Sequence[tuple[int, int, int]]) -> Cost:
+    def _answered(self, batches: Sequence[tuple[Sequence[Prompt], int]]) -> Cost:
         """Answers as long as they may become: prompts are read, then tokens made one by one."""
         if not batches:
             return Cost()
-        rows, prompt, _ = max(batches, key=lambda batch: batch[0] * batch[1])
-        read = self._run(torch.no_grad()(lambda scorer: _read(scorer.model, rows, prompt)))
-        step = self._run(torch.no_grad()(lambda scorer: _say(scorer.model, rows)))
+        prompts, _ = max(batches, key=lambda batch: len(batch[0]) * _longest(batch[0]))
+        begun = self._run(torch.no_grad()(lambda scorer: _read(scorer, prompts)))
+        step = self._run(torch.no_grad()(lambda scorer: _say(scorer.model, len(prompts))))
         kept, seconds = 0, 0.0
-        for count, length, new in batches:
-            size = count * (length + new) * _cache_bytes(self.skeleton)
+        for asked, new in batches:
+            size = len(asked) * (_longest(asked) + new) * token_bytes(self.skeleton)
             kept = max(kept, size)
-            seconds += read.seconds * count * length / (rows * prompt)
+            seconds += begun.seconds * sum(map(len, asked)) / sum(map(len, prompts))
             seconds += new * (step.seconds + self.speed.seconds(0, size))
-        return Cost(kept + max(read.memory, step.memory), seconds)
+        return Cost(kept + max(begun.memory, step.memory), seconds)
 
     def _pulled(self, items: Sequence[Encoded]) -> Cost:
         """Gradients of all weights, row by row; weights of 4 bits are whole meanwhile."""
@@ -126,8 +131,13 @@ def weight_bytes(model: Any) -> int:
     return sum(int(tensor.nbytes) for tensor in [*model.parameters(), *model.buffers()])
 
 
-def _read(model: Any, rows: int, length: int) -> None:
-    model.get_decoder()(input_ids=_ids(model, rows, length), use_cache=False)
+def _read(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
+    model, longest = scorer.model, _longest(prompts)
+    if scorer.packs(longest):
+        taken = inputs(plant(prompts), model.device)
+    else:
+        taken = {"input_ids": _ids(model, len(prompts), longest)}
+    model.get_decoder()(**taken, use_cache=False)
 
 
 def _say(model: Any, rows: int) -> None:
@@ -138,13 +148,9 @@ def _ids(model: Any, rows: int, length: int) -> Tensor:
     return torch.zeros(rows, length, dtype=torch.long, device=model.device)
 
 
+def _longest(prompts: Sequence[Prompt]) -> int:
+    return max(map(len, prompts))
+
+
 def _tokens(items: Sequence[Encoded]) -> int:
     return sum(len(item.input_ids) for item in items)
-
-
-def _cache_bytes(model: Any) -> int:
-    """Keys and values of a token."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)

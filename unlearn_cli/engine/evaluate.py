@@ -299,7 +299,6 @@ class _Measuring:
         metrics, probes = job.asked(self.session.bundle)
         with self.session.stage("evaluate", self._title(job.name), len(probes), "rows") as progress:
             scored = score_probes(
-                self.loaded.model,
                 Scorer(self.loaded.model),
                 self.encoder,
                 probes,

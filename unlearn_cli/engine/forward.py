@@ -6,8 +6,8 @@ the right; the attention mask comes from their lengths, never from token ids, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,15 @@ from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.generate import evaluating
-from unlearn_cli.engine.layers import deepest, up_to
-from unlearn_cli.engine.pack import attention, longest, packs, plant
+from unlearn_cli.engine.layers import deepest, has_blocks, up_to
+from unlearn_cli.engine.pack import inputs, longest, packs, plant
 from unlearn_cli.engine.sharding import is_sharded
 
 PAD = 0
+LOGITS = {"cpu": 24 * 2**20}
+MANY = 512 * 2**20
+"""Bytes of the logits that are looked at at once: on a CPU few enough for the C library to keep and
+use again (see `memory.LARGE`), elsewhere enough to keep the device busy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class Batch:
 
 def collate(items: Sequence[Encoded], device: torch.device, *, packed: bool) -> Batch:
     """Rows as a forest, or padded."""
-    inputs, places = (_packed if packed else _padded)(items, device)
+    taken, places = (_packed if packed else _padded)(items, device)
     lengths = [len(item.input_ids) for item in items]
     answers = [item.end - item.start for item in items]
 
@@ -64,7 +68,7 @@ def collate(items: Sequence[Encoded], device: torch.device, *, packed: bool) -> 
     pairs = list(zip(items, places, strict=True))
     labels = np.concatenate([item.input_ids[item.start : item.end] for item in items])
     return Batch(
-        inputs,
+        taken,
         rows=len(items),
         token_row=put(np.repeat(order, lengths)),
         token_place=put(np.concatenate(places)),
@@ -86,14 +90,7 @@ Inputs = tuple[dict[str, Any], Sequence[NDArray[np.int64]]]
 
 def _packed(items: Sequence[Encoded], device: torch.device) -> Inputs:
     forest = plant([item.input_ids for item in items])
-    inputs = {
-        "input_ids": torch.from_numpy(forest.input_ids)[None].to(device),
-        "position_ids": torch.from_numpy(forest.position_ids)[None].to(device),
-        # Models take a mask of four dimensions as it is, and make none of (T, T) of their own.
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-        "forest": attention(forest, device),
-    }
-    return inputs, forest.places
+    return inputs(forest, device), forest.places
 
 
 def _padded(items: Sequence[Encoded], device: torch.device) -> Inputs:
@@ -104,8 +101,8 @@ def _padded(items: Sequence[Encoded], device: torch.device) -> Inputs:
         input_ids[b, : len(item.input_ids)] = item.input_ids
         mask[b, : len(item.input_ids)] = 1
     arrays = {"input_ids": input_ids, "attention_mask": mask}
-    inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    return inputs, [b * longest_row + np.arange(n) for b, n in enumerate(mask.sum(1))]
+    taken = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return taken, [b * longest_row + np.arange(n) for b, n in enumerate(mask.sum(1))]
 
 
 class Scorer(nn.Module):
@@ -135,7 +132,7 @@ class Scorer(nn.Module):
             Scores, or Hidden with the key of each block; in float32 also where the model is in
             half precision.
         """
-        batch = collate(items, self.model.device, packed=self._packs(items))
+        batch = self._collated(items)
         return self._hidden(batch, layers) if layers else self._score(batch)
 
     def score(self, items: Sequence[Encoded]) -> Scores:
@@ -144,11 +141,55 @@ class Scorer(nn.Module):
         assert isinstance(scores, Scores)  # noqa: S101 - narrows the type: no layers were named
         return scores
 
-    def _packs(self, items: Sequence[Encoded]) -> bool:
+    def look(
+        self, items: Sequence[Encoded], see: Callable[[Scores], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What is to be seen in the scores of answers, looked at part by part: the logits of all of
+        them, which take far more memory than anything else, are never there at once. Without
+        gradients.
+
+        Args:
+            items: rows, N answer tokens in all.
+            see: scores of n answer tokens -> values (n,) by name.
+
+        Returns:
+            Values (N,) by name.
+        """
+        # Each pass through a sharded model takes all processes, which have different answers.
+        if is_sharded(self.model) or not has_blocks(self.model):
+            return dict(see(self.score(items)))
+        batch = self._collated(items)
+        with self._head_gets(lambda states: self._answers(states, batch)[:, :1]):
+            self.model(**batch.inputs, use_cache=False)
+        hidden, found = self.hidden, list[Mapping[str, Tensor]]()
+        assert hidden is not None  # noqa: S101 - narrows the type
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+        with up_to(self.model, None):  # so that nothing but the output layer is run again
+            for start in range(0, len(hidden), self._at_once):
+                part = slice(start, start + self._at_once)
+                states = hidden[None, part]
+                with self._head_gets(lambda _, states=states: states):  # type: ignore[misc]
+                    output = self.model(input_ids=token, use_cache=False)
+                found.append(see(_scores(batch, output, part)))
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    @property
+    def _at_once(self) -> int:
+        """Answer tokens whose logits are looked at together."""
+        limit = LOGITS.get(self.model.device.type, MANY)
+        vocabulary: int = self.model.config.get_text_config().vocab_size
+        return max(1, limit // (4 * vocabulary))
+
+    def packs(self, tokens: int) -> bool:
+        """Whether rows of so many tokens go through the model as a forest."""
         most = longest(self.model)
-        fits = most is None or max(len(item.input_ids) for item in items) <= most
+        fits = most is None or tokens <= most
         # Tried out first: where the model is sharded, all processes do so in the same pass.
         return packs(self.model, self._try_out) and fits
+
+    def _collated(self, items: Sequence[Encoded]) -> Batch:
+        tokens = max(len(item.input_ids) for item in items)
+        return collate(items, self.model.device, packed=self.packs(tokens))
 
     def _try_out(self, packed: bool) -> Tensor:
         """Log-probabilities of made-up answers, three of them to one prompt; raises where not every
@@ -166,22 +207,24 @@ class Scorer(nn.Module):
         return found
 
     def _score(self, batch: Batch) -> Scores:
-        def keep_answers(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            self.hidden = inputs[0].flatten(0, 1)[batch.place]
-            return (self.hidden[None], *inputs[1:])
-
-        head = self.model.get_output_embeddings()
-        with head.register_forward_pre_hook(keep_answers):
+        with self._head_gets(lambda states: self._answers(states, batch)):
             output = self.model(**batch.inputs, use_cache=False)
-        logits = at_least_float32(output.logits[0])
-        token_logp = -F.cross_entropy(logits, batch.labels, reduction="none")
-        return Scores(
-            token_logp=token_logp,
-            row=batch.row,
-            labels=batch.labels,
-            rows=batch.rows,
-            make_logits=lambda: logits,
-        )
+        return _scores(batch, output, slice(None))
+
+    def _answers(self, states: Tensor, batch: Batch) -> Tensor:
+        """(1, N, d), which are kept."""
+        self.hidden = states.flatten(0, 1)[batch.place]
+        return self.hidden[None]
+
+    @contextmanager
+    def _head_gets(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Within, the hidden states that enter the output layer are changed before they do."""
+
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (change(inputs[0]), *inputs[1:])
+
+        with self.model.get_output_embeddings().register_forward_pre_hook(hook):
+            yield
 
     def _hidden(self, batch: Batch, layers: Mapping[str, str]) -> Hidden:
         found: dict[str, Tensor] = {}
@@ -197,8 +240,8 @@ class Scorer(nn.Module):
                 block = self.model.get_submodule(name)
                 hooks.enter_context(block.register_forward_hook(keep(key)))
             # The parts of a sharded model are gathered where the model is called, not its decoder.
-            head = self.model.get_output_embeddings()
-            hooks.enter_context(head.register_forward_pre_hook(_keep_one))
+            # One place is enough for an output layer whose logits nobody reads.
+            hooks.enter_context(self._head_gets(lambda states: states[:1, :1]))
             run = self.model if is_sharded(self.model) else self.model.get_decoder()
             run(**batch.inputs, use_cache=False)
         states = {key: found[key].flatten(0, 1)[batch.token_place] for key in layers}
@@ -210,9 +253,11 @@ class Scorer(nn.Module):
         )
 
 
-def _keep_one(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One place for an output layer whose logits nobody reads."""
-    return (inputs[0][:1, :1], *inputs[1:])
+def _scores(batch: Batch, output: Any, part: slice) -> Scores:
+    """Of some answer tokens, from the model's output for these."""
+    logits, labels = at_least_float32(output.logits[0]), batch.labels[part]
+    token_logp = -F.cross_entropy(logits, labels, reduction="none")
+    return Scores(token_logp, batch.row[part], labels, batch.rows, make_logits=lambda: logits)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

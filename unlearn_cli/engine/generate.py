@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
+from unlearn_cli.engine.keys_values import read
 from unlearn_cli.engine.sharding import is_sharded
 
 Prompt = NDArray[np.int32]
@@ -23,6 +24,8 @@ def generate_batch(
     encoder: Encoder,
     prompts: Sequence[Prompt],
     decoding: Decoding,
+    *,
+    packs: Callable[[int], bool] = lambda tokens: False,
 ) -> list[str]:
     """Answer each prompt once, in one batch, up to an end token or a stop text.
 
@@ -36,6 +39,8 @@ def generate_batch(
         encoder: knows the end tokens and turns token ids into text.
         prompts: token ids, each (n,), n >= 1, as `Encoder.prompt` gives them.
         decoding: how; answers are cut shorter where the model's context ends.
+        packs: whether the model reads rows of so many tokens, prompt and answer, as a forest.
+            Their prompts are then read so, and their answers need less memory and time.
     """
     pad = encoder.end_ids[0]  # any token would do: the mask says what is padding
     input_ids, mask = (ids.to(model.device) for ids in _pad_left(prompts, pad))
@@ -46,6 +51,9 @@ def generate_batch(
         pad_token_id=pad,
     )
     start, stop = input_ids.shape[1], decoding.stop
+    most = start + config.max_new_tokens
+    # A sharded model takes all processes for each pass, and theirs have other prompts.
+    reads = min(map(len, prompts)) > 1 and not is_sharded(model) and packs(most)
     stopping = StoppingCriteriaList([_Said(encoder, start, stop)] if stop else [])
     with evaluating(model), _own_settings_off(model):
         output = model.generate(
@@ -53,6 +61,7 @@ def generate_batch(
             attention_mask=mask,
             generation_config=config,
             stopping_criteria=stopping,
+            past_key_values=read(model, prompts, most) if reads else None,
             synced_gpus=is_sharded(model),
         )
     answers = (_until_end(ids, encoder.end_ids) for ids in output[:, start:].tolist())

@@ -7,7 +7,7 @@ the model before anything runs: on a skeleton that has the names and no weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -83,10 +83,11 @@ def train_only(model: nn.Module, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def up_to(model: nn.Module, last: str) -> Iterator[None]:
-    """Within, the model has no block behind `last`, so that a forward pass stops there."""
+def up_to(model: nn.Module, last: str | None) -> Iterator[None]:
+    """Within, the model has no block behind `last`, so that a forward pass stops there; with None
+    it has none at all."""
     name, found = _block_list(model)
-    number = int(last.rpartition(".")[2])
+    number = -1 if last is None else int(last.rpartition(".")[2])
     parent, _, attribute = name.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, attribute, found[: number + 1])
@@ -99,6 +100,13 @@ def up_to(model: nn.Module, last: str) -> Iterator[None]:
 def deepest(layers: Mapping[str, str]) -> str:
     """Of the blocks that patterns mean, the one that runs last."""
     return max(layers.values(), key=lambda name: int(name.rpartition(".")[2]))
+
+
+def has_blocks(model: nn.Module) -> bool:
+    """Whether `up_to` goes."""
+    with suppress(UsageError):
+        return bool(_block_list(model))
+    return False
 
 
 def _block_list(model: Any) -> tuple[str, nn.ModuleList]:

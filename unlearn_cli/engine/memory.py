@@ -21,8 +21,8 @@ R = TypeVar("R")
 TRIM, MMAP = -1, -3
 """What mallopt(3) calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
 SMALL, LARGE = 2**20, 32 * 2**20
-"""Bytes of the blocks that go back to the system at once when freed: within `compact`; elsewhere
-(glibc comes to that by itself). The end of its heap goes back where twice that is free."""
+"""Bytes of the blocks that go back to the system at once when freed: within `compact`; elsewhere.
+The end of glibc's heap goes back where twice that is free."""
 OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 """With which a user has said how it shall be."""
 KEPT = 0.1
@@ -90,6 +90,12 @@ def _glibc(function: str) -> Callable[..., int] | None:
     return None
 
 
+def keep_freed() -> None:
+    """Let glibc keep freed blocks up to the largest size that it allows, from now on. By itself it
+    comes near that, but takes the largest anew each time."""
+    _give_back_from(LARGE)
+
+
 @contextmanager
 def compact() -> Iterator[None]:
     """Within, glibc gives freed blocks of 1 MiB or more back at once; later it keeps them again.
@@ -103,7 +109,7 @@ def compact() -> Iterator[None]:
     try:
         yield
     finally:
-        _give_back_from(LARGE)
+        keep_freed()
 
 
 def _give_back_from(size: int) -> None:

@@ -116,6 +116,17 @@ def attention(forest: Forest, device: torch.device) -> Attention:
     return Attention(forest, tuple(masks))
 
 
+def inputs(forest: Forest, device: torch.device) -> dict[str, Any]:
+    """What a model's forward takes for a forest."""
+    return {
+        "input_ids": torch.from_numpy(forest.input_ids)[None].to(device),
+        "position_ids": torch.from_numpy(forest.position_ids)[None].to(device),
+        # Models take a mask of four dimensions as it is, and make none of (T, T) of their own.
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        "forest": attention(forest, device),
+    }
+
+
 def _whole_mask(forest: Forest) -> Tensor:
     """(1, 1, T, T) bool."""
     count = len(forest.lengths)

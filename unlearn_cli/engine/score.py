@@ -20,14 +20,19 @@ from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.gradient_norms import gradient_norms
+from unlearn_cli.engine.keys_values import token_bytes
 from unlearn_cli.engine.memory import fitting
 from unlearn_cli.engine.sharding import dealt, is_sharded
 from unlearn_cli.errors import RunError
 
-POSITIONS = 256
+POSITIONS = 32
 """Whose distributions are in memory at once, in float64."""
+KEPT = 16 * 2**20
+"""Bytes of keys and values that a row of a batch may take. Where they take less, more prompts are
+answered together: a token for more rows hardly takes longer."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -53,12 +58,18 @@ class _Distinct(Generic[T, R]):
         return [place for place in range(len(self.items)) if place not in self.results]
 
     def batches(
-        self, length: Callable[[T], int], size: int, group: Callable[[T], object] | None
+        self,
+        length: Callable[[T], int],
+        size: int,
+        *,
+        group: Callable[[T], object] | None = None,
+        least: int = 0,
     ) -> list[list[int]]:
-        """What has no result, in batches; what `group` calls the same stands side by side."""
+        """What has no result, in batches of as many tokens as `size` of the longest, or of `least`
+        where that is more; what `group` calls the same stands side by side."""
         together = {k: group(self.items[k]) if group else k for k in self.missing}
         lengths = {place: length(self.items[place]) for place in self.missing}
-        return _batches(lengths, size, together)
+        return _batches(lengths, max(size * max(lengths.values(), default=0), least), together)
 
 
 class Memo:
@@ -91,8 +102,7 @@ class _Plan:
 
 
 def score_probes(
-    model: Any,
-    scorer: torch.nn.Module,
+    scorer: Scorer,
     encoder: Encoder,
     probes: Sequence[Probe],
     *,
@@ -106,12 +116,12 @@ def score_probes(
     """Score and answer what the probes ask for.
 
     Args:
-        model: the causal language model, for generation.
-        scorer: `Scorer` of the same model, prepared by accelerate or not.
+        scorer: of the causal language model.
         encoder: turns rows into token ids.
         probes: what to score; equal token sequences are computed once.
         batch_size: of the longest rows in one forward pass of one process; of shorter ones more go
-            together, up to as many tokens. Halved where memory runs out.
+            together, up to as many tokens, and prompts also up to `KEPT` bytes a row. Halved where
+            memory runs out.
         accelerator: `accelerate.Accelerator`; every process must call this function.
         needs: of the metrics of a set: whether they want `distribution` or `gradient`.
         memo: what the model has said before, which is not computed again.
@@ -128,7 +138,7 @@ def score_probes(
     plans = [_plan(probe, encoder, memo, frozenset(needs(probe.set))) for probe in probes]
     count = sum(len(part.missing) for part in memo.parts)
     advance = _in_proportion(progress, len(probes), count)
-    work = _Work(accelerator, batch_size, advance, is_sharded(model))
+    work = _Work(accelerator, batch_size, advance, is_sharded(scorer.model))
     with evaluating(scorer):
         work.share(memo.answers, _length, lambda items: _score(scorer, items), group=_prompt)
         work.share(
@@ -138,7 +148,8 @@ def score_probes(
             work.share(
                 texts,
                 _with_answer(decoding),
-                lambda items, how=decoding: _answer(model, encoder, items, how, seed),  # type: ignore[misc]
+                lambda items, how=decoding: _answer(scorer, encoder, items, how, seed),  # type: ignore[misc]
+                least=_least(scorer.model, batch_size),
             )
     # Processes of a sharded model add up their gradients, so all of them take the same row.
     work = replace(work, alike=work.sharded)
@@ -152,37 +163,44 @@ class Asked:
 
     scored: Sequence[tuple[Sequence[Encoded], bool]]
     """Batches, and whether their distributions are looked at."""
-    answered: Sequence[tuple[int, int, int]]
-    """Of batches: prompts, tokens of the longest of these, and tokens of an answer."""
+    answered: Sequence[tuple[Sequence[Prompt], int]]
+    """Batches of prompts, and the tokens of an answer."""
     pulled: Sequence[Encoded]
     """Rows whose gradients are looked at, one by one."""
 
 
 def what_is_asked(
+    model: Any,
     encoder: Encoder,
     probes: Sequence[Probe],
     batch_size: int,
     needs: Callable[[str], Collection[Need]],
     memo: Memo,
 ) -> Asked:
-    """What `score_probes` would ask of a model, arguments as there; `memo` keeps it as if it were
-    known from now on, with no results."""
+    """What `score_probes` would ask of a model, or of the one whose skeleton is given, arguments as
+    there; `memo` keeps it as if it were known from now on, with no results."""
     for probe in probes:
         _plan(probe, encoder, memo, frozenset(needs(probe.set)))
     scored = [
         ([part.items[place] for place in batch], spread)
         for part, spread in ((memo.answers, False), (memo.spread, True))
-        for batch in part.batches(_length, batch_size, _prompt)
+        for batch in part.batches(_length, batch_size, group=_prompt)
     ]
+    least = _least(model, batch_size)
     answered = [
-        (len(batch), max(len(texts.items[place][0]) for place in batch), decoding.max_new_tokens)
+        ([texts.items[place][0] for place in batch], decoding.max_new_tokens)
         for decoding, texts in memo.texts.items()
-        for batch in texts.batches(_with_answer(decoding), batch_size, None)
+        for batch in texts.batches(_with_answer(decoding), batch_size, least=least)
     ]
     pulled = [memo.gradients.items[place] for place in memo.gradients.missing]
     for part in memo.parts:
         part.results |= dict.fromkeys(part.missing)
     return Asked(scored, answered, pulled)
+
+
+def _least(model: Any, batch_size: int) -> int:
+    """Tokens that are answered together however few rows these are."""
+    return batch_size * KEPT // token_bytes(model)
 
 
 def _with_answer(decoding: Decoding) -> Callable[[tuple[Prompt, int]], int]:
@@ -249,9 +267,10 @@ class _Work:
         batch_size: int | None = None,
         *,
         group: Callable[[T], object] | None = None,
+        least: int = 0,
     ) -> None:
         """Run what has no result yet; afterwards every process has all results."""
-        batches = part.batches(length, batch_size or self.batch_size, group)
+        batches = part.batches(length, batch_size or self.batch_size, group=group, least=least)
         processes = 1 if self.alike else self.accelerator.num_processes
         me, mine = 0 if self.alike else self.accelerator.process_index, list[tuple[int, R]]()
         for number, (batch, ours) in enumerate(dealt(batches, processes, me)):
@@ -264,9 +283,11 @@ class _Work:
             part.results.update(gather_object(mine))
 
 
-def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object]) -> list[list[int]]:
-    """Places in batches, those of a group side by side; longest first, so that memory runs out at
-    once if it does. Each has as many padded tokens as `size` of the longest, at most."""
+def _batches(
+    lengths: Mapping[int, int], budget: int, group: Mapping[int, object]
+) -> list[list[int]]:
+    """Places in batches of so many padded tokens at most, those of a group side by side; longest
+    first, so that memory runs out at once if it does."""
     most: dict[object, tuple[int, int]] = {}
     for place, length in lengths.items():  # of each group: its longest, and where it was first
         found = most.setdefault(group[place], (length, place))
@@ -277,7 +298,7 @@ def _batches(lengths: Mapping[int, int], size: int, group: Mapping[int, object])
         return -longest, first, -lengths[place]
 
     batches: list[list[int]] = []
-    budget, wide = size * max(lengths.values(), default=0), 0
+    wide = 0
     for place in sorted(lengths, key=rank):
         wide = max(wide, lengths[place])
         if not batches or (len(batches[-1]) + 1) * wide > budget:
@@ -296,42 +317,42 @@ def _prompt(item: Encoded) -> bytes:
     return item.input_ids[: item.start].tobytes()
 
 
-def _score(
-    scorer: torch.nn.Module, items: list[Encoded], *, spread: bool = False
-) -> list[AnswerScore]:
+def _score(scorer: Scorer, items: list[Encoded], *, spread: bool = False) -> list[AnswerScore]:
     """One forward pass."""
-    found = look(scorer, items, spread=spread)
+    found = scorer.look(items, seeing(spread=spread))
     edges = np.cumsum([item.end - item.start for item in items])[:-1]
     rows: dict[str, Any] = {k: np.split(v.cpu().numpy(), edges) for k, v in found.items()}
     return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
 
 
-def look(
-    scorer: torch.nn.Module, items: Sequence[Encoded], *, spread: bool
-) -> dict[str, torch.Tensor]:
-    """Fields of `AnswerScore`, each (N,) of all answer tokens; `spread` adds those that look at
-    whole distributions."""
-    scores: Scores = scorer(items)
-    found = {
-        "token_logp": scores.token_logp.double(),
-        "correct": scores.logits.argmax(-1) == scores.labels,
-    }
-    if spread:
-        moments = [_moments(part) for part in torch.split(scores.logits, POSITIONS)]
-        expected, deviation = (torch.cat(part) for part in zip(*moments, strict=True))
-        found |= {"expected_logp": expected, "spread_logp": deviation}
-    return found
+def seeing(*, spread: bool) -> Callable[[Scores], dict[str, torch.Tensor]]:
+    """What is seen in scores: fields of `AnswerScore`, each (n,) of the answer tokens; `spread`
+    adds those that look at whole distributions."""
+
+    def see(scores: Scores) -> dict[str, torch.Tensor]:
+        found = {
+            "token_logp": scores.token_logp.double(),
+            "correct": scores.logits.argmax(-1) == scores.labels,
+        }
+        if spread:
+            moments = [_moments(part) for part in torch.split(scores.logits, POSITIONS)]
+            expected, deviation = (torch.cat(part) for part in zip(*moments, strict=True))
+            found |= {"expected_logp": expected, "spread_logp": deviation}
+        return found
+
+    return see
 
 
 def _moments(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, V) -> mean and standard deviation (n,) of log p under p."""
     logp = logits.double().log_softmax(-1)
-    expected = (logp.exp() * logp).sum(-1)
-    return expected, (logp.exp() * (logp - expected[:, None]).square()).sum(-1).sqrt()
+    p = logp.exp()
+    expected = (p * logp).sum(-1)
+    return expected, (p * (logp - expected[:, None]).square()).sum(-1).sqrt()
 
 
 def _answer(
-    model: Any,
+    scorer: Scorer,
     encoder: Encoder,
     items: list[tuple[Prompt, int]],
     decoding: Decoding,
@@ -341,7 +362,8 @@ def _answer(
     content = hashlib.sha256(b"".join(ids.tobytes() + n.to_bytes(4, "big") for ids, n in items))
     with torch.random.fork_rng():
         torch.manual_seed(int.from_bytes(content.digest()[:6], "big") + seed)
-        return generate_batch(model, encoder, [ids for ids, _ in items], decoding)
+        prompts = [ids for ids, _ in items]
+        return generate_batch(scorer.model, encoder, prompts, decoding, packs=scorer.packs)
 
 
 def _scored_row(plan: _Plan, memo: Memo) -> ScoredRow:

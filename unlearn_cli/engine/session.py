@@ -26,7 +26,7 @@ from unlearn_cli.engine.cache import content_key
 from unlearn_cli.engine.data import check_overlap
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.lora import merge
-from unlearn_cli.engine.memory import give_back
+from unlearn_cli.engine.memory import give_back, keep_freed
 from unlearn_cli.engine.models import Loaded, load_model
 from unlearn_cli.engine.parts import UNSHARDED, Parts
 from unlearn_cli.engine.rows import fingerprint, keep
@@ -60,6 +60,7 @@ class Session:
         transformers_logging.disable_progress_bar()  # the engine emits events and never prints
         transformers_logging.set_verbosity_error()
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels on import
+        keep_freed()
         self.spec, self.listener = spec, listener
         _refuse_twins(spec)
         self.accelerator = _accelerator(spec)

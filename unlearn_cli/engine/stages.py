@@ -160,7 +160,7 @@ class Stages:
         rows = Lazy(forget.row, forget.rows.__getitem__)
         prompts = [self.encoder.prompt(alternates.asked(row, table.prompt)) for row in rows]
         batches = alternates.in_batches(prompts, range(len(rows)))
-        answered = [(len(b), len(prompts[b[0]]), table.max_new_tokens) for b in batches]
+        answered = [([prompts[k] for k in batch], table.max_new_tokens) for batch in batches]
         cost = self.asking.cost(Asked([], answered, [])).times(table.count)
         return self._asked("alternates", titles.ALTERNATES, len(rows), self.before, cost)
 
@@ -237,7 +237,9 @@ class Stages:
         if isinstance(job.inner, Harness):  # it does as it likes
             return Stage("evaluate", title, 0, "rows", None, None, unknown="it measures by itself")
         metrics, probes = job.asked(self.session.bundle)
-        asked = what_is_asked(self.encoder, probes, job.batch_size, metrics.needs, memo)
+        asked = what_is_asked(
+            self.asking.skeleton, self.encoder, probes, job.batch_size, metrics.needs, memo
+        )
         key = (*(other.name for other in earlier), job.name)
         if key not in self._costs:
             self._costs[key] = self.asking.cost(asked)

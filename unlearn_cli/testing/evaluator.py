@@ -180,11 +180,10 @@ class _Trial:
 
         if isinstance(self.inner, Harness):
             return self.inner.measure(self._subject())
-        probes, model = self.probes(), self.loaded.model
+        probes = self.probes()
         metrics = Metrics.of(self.inner, self.data).only({probe.set for probe in probes})
         scored = score_probes(
-            model,
-            Scorer(model),
+            Scorer(self.loaded.model),
             self.session.encoder(self.loaded.tokenizer),
             probes,
             batch_size=16,
