@@ -16,6 +16,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MambaConfig,
+    MixtralConfig,
     OPTConfig,
     PhiConfig,
     PreTrainedConfig,
@@ -93,7 +94,7 @@ def test_logits_are_looked_at_in_parts(
     the last ones of float32."""
     torch.manual_seed(0)
     model, rows = AutoModelForCausalLM.from_config(config).eval(), made_up_rows(5)
-    monkeypatch.setattr("unlearn_cli.engine.forward.LOGITS", {"cpu": 3 * 4 * 64})
+    monkeypatch.setattr("unlearn_cli.engine.forward.LOGITS_ON_CPU", 3 * 4 * 64)
     sizes = []
 
     def see(scores: Scores) -> dict[str, torch.Tensor]:
@@ -113,6 +114,33 @@ def test_logits_are_looked_at_in_parts(
     assert found["label"].tolist() == whole.labels.tolist()
     torch.testing.assert_close(found["logits"], whole.logits)
     torch.testing.assert_close(found["logp"], whole.token_logp)
+
+
+def test_whole_logits_are_looked_at_where_parts_do_not_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that tells how its blocks chose experts does not run without them; each pass through
+    a sharded one takes all processes. Both are asked once, for all answers."""
+    config = MixtralConfig(**WIDE, num_local_experts=2, output_router_logits=True)
+    torch.manual_seed(0)
+    mixture, rows = AutoModelForCausalLM.from_config(config).eval(), made_up_rows(5)
+    monkeypatch.setattr("unlearn_cli.engine.forward.LOGITS_ON_CPU", 3 * 4 * 64)
+
+    def sizes(model: torch.nn.Module) -> list[int]:
+        found: list[int] = []
+
+        def see(scores: Scores) -> dict[str, torch.Tensor]:
+            found.append(len(scores.logits))
+            return {"logp": scores.token_logp}
+
+        with torch.no_grad():
+            logp = Scorer(model).look(rows, see)["logp"]
+            torch.testing.assert_close(logp, Scorer(model).score(rows).token_logp)
+        return found
+
+    count = sum(row.end - row.start for row in rows)
+    assert sizes(mixture) == [count]
+    assert len(sizes(tiny_model().eval())) > 1
+    monkeypatch.setattr("unlearn_cli.engine.forward.is_sharded", lambda model: True)
+    assert sizes(tiny_model().eval()) == [count]
 
 
 def test_the_model_is_left_as_it_was() -> None:

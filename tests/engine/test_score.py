@@ -327,11 +327,11 @@ def test_small_models_answer_more_prompts_at_once(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(scoring, "generate_batch", counted)
     probes = [Probe("forget", row, (), SHORT) for row in ROWS]
-    monkeypatch.setattr(scoring, "KEPT", 0)
+    monkeypatch.setattr(scoring, "ROW_BYTES", 0)
     alone = plain(tiny.score(probes, 1))
     assert sizes == [1] * len(ROWS)
     sizes.clear()
-    monkeypatch.setattr(scoring, "KEPT", 100 * wide)
+    monkeypatch.setattr(scoring, "ROW_BYTES", 100 * wide)
     assert plain(tiny.score(probes, 1)) == alone
     assert sum(sizes) == len(ROWS)
     assert sizes[0] == 100 // max(prompts)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.estimate import counting, imagine
-from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.forward import Scorer, See
 from unlearn_cli.engine.generate import Prompt
 from unlearn_cli.engine.gradient_norms import gradient_norm
-from unlearn_cli.engine.keys_values import token_bytes
-from unlearn_cli.engine.pack import inputs, plant
+from unlearn_cli.engine.keys_values import read, token_bytes
 from unlearn_cli.engine.reference import FrozenHead, Request
 from unlearn_cli.engine.score import Asked, seeing
 from unlearn_cli.engine.sequences import Sequences
@@ -49,6 +48,8 @@ class Asking:
     speed: Speed
     whole: int = 0
     """Bytes that are there besides while no layer has 4 bits."""
+    sharded: bool = False
+    """Whether the model will be, which the skeleton is not."""
 
     def cost(self, asked: Asked) -> Cost:
         """Of everything that is asked."""
@@ -90,18 +91,21 @@ class Asking:
         see = seeing(spread=spread)
 
         def run(items: Sequence[Encoded]) -> Cost:
-            return self._run(torch.no_grad()(lambda scorer: scorer.look(items, see)))
+            return self._run(torch.no_grad()(lambda scorer: self._looked(scorer, items, see)))
 
         first = run(most)
         memory = first.memory if widest is most else max(first.memory, run(widest).memory)
         return Cost(memory, first.seconds / _tokens(most) * sum(map(_tokens, batches)))
 
+    def _looked(self, scorer: Scorer, items: Sequence[Encoded], see: See) -> object:
+        return see(scorer.score(items)) if self.sharded else scorer.look(items, see)
+
     def _answered(self, batches: Sequence[tuple[Sequence[Prompt], int]]) -> Cost:
         """Answers as long as they may become: prompts are read, then tokens made one by one."""
         if not batches:
             return Cost()
-        prompts, _ = max(batches, key=lambda batch: len(batch[0]) * _longest(batch[0]))
-        begun = self._run(torch.no_grad()(lambda scorer: _read(scorer, prompts)))
+        prompts, most = max(batches, key=lambda batch: len(batch[0]) * _longest(batch[0]))
+        begun = self._run(torch.no_grad()(lambda scorer: self._read(scorer, prompts, most)))
         step = self._run(torch.no_grad()(lambda scorer: _say(scorer.model, len(prompts))))
         kept, seconds = 0, 0.0
         for asked, new in batches:
@@ -109,7 +113,15 @@ class Asking:
             kept = max(kept, size)
             seconds += begun.seconds * sum(map(len, asked)) / sum(map(len, prompts))
             seconds += new * (step.seconds + self.speed.seconds(0, size))
-        return Cost(kept + max(begun.memory, step.memory), seconds)
+        return Cost(max(begun.memory, kept + step.memory), seconds)
+
+    def _read(self, scorer: Scorer, prompts: Sequence[Prompt], new: int) -> None:
+        model, tokens = scorer.model, _longest(prompts) + new
+        if not self.sharded and min(map(len, prompts)) > 1 and scorer.packs(tokens):
+            read(model, prompts, tokens)
+        else:
+            ids = _ids(model, len(prompts), _longest(prompts))
+            model.get_decoder()(input_ids=ids, use_cache=True)
 
     def _pulled(self, items: Sequence[Encoded]) -> Cost:
         """Gradients of all weights, row by row; weights of 4 bits are whole meanwhile."""
@@ -129,15 +141,6 @@ class Asking:
 def weight_bytes(model: Any) -> int:
     """Of all parameters and buffers."""
     return sum(int(tensor.nbytes) for tensor in [*model.parameters(), *model.buffers()])
-
-
-def _read(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
-    model, longest = scorer.model, _longest(prompts)
-    if scorer.packs(longest):
-        taken = inputs(plant(prompts), model.device)
-    else:
-        taken = {"input_ids": _ids(model, len(prompts), longest)}
-    model.get_decoder()(**taken, use_cache=False)
 
 
 def _say(model: Any, rows: int) -> None:

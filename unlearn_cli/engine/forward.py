@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,13 +22,12 @@ from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.generate import evaluating
-from unlearn_cli.engine.layers import deepest, has_blocks, up_to
+from unlearn_cli.engine.layers import deepest, up_to
 from unlearn_cli.engine.pack import inputs, longest, packs, plant
 from unlearn_cli.engine.sharding import is_sharded
 
 PAD = 0
-LOGITS = {"cpu": 24 * 2**20}
-MANY = 512 * 2**20
+LOGITS_ON_CPU, LOGITS_ELSEWHERE = 24 * 2**20, 512 * 2**20
 """Bytes of the logits that are looked at at once: on a CPU few enough for the C library to keep and
 use again (see `memory.LARGE`), elsewhere enough to keep the device busy."""
 
@@ -105,6 +105,10 @@ def _padded(items: Sequence[Encoded], device: torch.device) -> Inputs:
     return taken, [b * longest_row + np.arange(n) for b, n in enumerate(mask.sum(1))]
 
 
+See = Callable[[Scores], Mapping[str, Tensor]]
+"""Scores of n answer tokens -> values (n,) by name."""
+
+
 class Scorer(nn.Module):
     """A causal language model that returns `Scores` of answers, or `Hidden` of its blocks.
 
@@ -141,42 +145,52 @@ class Scorer(nn.Module):
         assert isinstance(scores, Scores)  # noqa: S101 - narrows the type: no layers were named
         return scores
 
-    def look(
-        self, items: Sequence[Encoded], see: Callable[[Scores], Mapping[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """What is to be seen in the scores of answers, looked at part by part: the logits of all of
-        them, which take far more memory than anything else, are never there at once. Without
-        gradients.
+    def look(self, items: Sequence[Encoded], see: See) -> dict[str, Tensor]:
+        """What is to be seen in the scores of answers, looked at part by part, so that the logits
+        of all of them, which take far more memory than anything else, are never there at once; but
+        where the model is sharded, or does not run without its blocks. Without gradients.
 
         Args:
             items: rows, N answer tokens in all.
-            see: scores of n answer tokens -> values (n,) by name.
+            see: what is to be seen.
 
         Returns:
             Values (N,) by name.
         """
         # Each pass through a sharded model takes all processes, which have different answers.
-        if is_sharded(self.model) or not has_blocks(self.model):
+        if is_sharded(self.model) or not self._in_parts:
             return dict(see(self.score(items)))
         batch = self._collated(items)
         with self._head_gets(lambda states: self._answers(states, batch)[:, :1]):
             self.model(**batch.inputs, use_cache=False)
         hidden, found = self.hidden, list[Mapping[str, Tensor]]()
         assert hidden is not None  # noqa: S101 - narrows the type
-        token = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
-        with up_to(self.model, None):  # so that nothing but the output layer is run again
-            for start in range(0, len(hidden), self._at_once):
-                part = slice(start, start + self._at_once)
-                states = hidden[None, part]
-                with self._head_gets(lambda _, states=states: states):  # type: ignore[misc]
-                    output = self.model(input_ids=token, use_cache=False)
-                found.append(see(_scores(batch, output, part)))
+        for start in range(0, len(hidden), self._at_once):
+            part = slice(start, start + self._at_once)
+            states = hidden[None, part]
+            with self._head_gets(lambda _, states=states: states):  # type: ignore[misc]
+                output = _without_blocks(self.model)
+            found.append(see(_scores(batch, output, part)))
         return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether the model runs without its blocks. Tried out once: some tell what these did."""
+        if self.model not in _in_parts:
+            with evaluating(self.model):
+                # With them first: the library hooks itself to blocks in a model's first pass.
+                self.score([Encoded(np.arange(3, dtype=np.int32), 1, 3)])
+                try:
+                    _without_blocks(self.model)
+                    _in_parts[self.model] = True
+                except Exception:  # noqa: BLE001 - whatever an architecture makes of it
+                    _in_parts[self.model] = False
+        return _in_parts[self.model]
 
     @property
     def _at_once(self) -> int:
         """Answer tokens whose logits are looked at together."""
-        limit = LOGITS.get(self.model.device.type, MANY)
+        limit = LOGITS_ON_CPU if self.model.device.type == "cpu" else LOGITS_ELSEWHERE
         vocabulary: int = self.model.config.get_text_config().vocab_size
         return max(1, limit // (4 * vocabulary))
 
@@ -251,6 +265,16 @@ class Scorer(nn.Module):
             row=batch.token_row,
             rows=batch.rows,
         )
+
+
+_in_parts: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _without_blocks(model: Any) -> Any:
+    """The output for one token that goes from the embedding to the output layer at once."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with up_to(model, None):
+        return model(input_ids=token, use_cache=False)
 
 
 def _scores(batch: Batch, output: Any, part: slice) -> Scores:

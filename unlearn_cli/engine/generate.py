@@ -13,7 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
-from unlearn_cli.engine.keys_values import read
+from unlearn_cli.engine.keys_values import pad_left, read, reads
 from unlearn_cli.engine.sharding import is_sharded
 
 Prompt = NDArray[np.int32]
@@ -43,7 +43,7 @@ def generate_batch(
             Their prompts are then read so, and their answers need less memory and time.
     """
     pad = encoder.end_ids[0]  # any token would do: the mask says what is padding
-    input_ids, mask = (ids.to(model.device) for ids in _pad_left(prompts, pad))
+    input_ids, mask = (ids.to(model.device) for ids in pad_left(prompts, pad))
     config = GenerationConfig(
         **(_sampling(decoding) if decoding.samples else {"do_sample": False}),
         max_new_tokens=_room(model, input_ids.shape[1], decoding.max_new_tokens),
@@ -53,15 +53,17 @@ def generate_batch(
     start, stop = input_ids.shape[1], decoding.stop
     most = start + config.max_new_tokens
     # A sharded model takes all processes for each pass, and theirs have other prompts.
-    reads = min(map(len, prompts)) > 1 and not is_sharded(model) and packs(most)
+    padded = is_sharded(model) or min(map(len, prompts)) == 1
     stopping = StoppingCriteriaList([_Said(encoder, start, stop)] if stop else [])
     with evaluating(model), _own_settings_off(model):
+        forest = not padded and packs(most) and reads(model)
+        begun = read(model, prompts, most) if forest else None
         output = model.generate(
             input_ids,
             attention_mask=mask,
             generation_config=config,
             stopping_criteria=stopping,
-            past_key_values=read(model, prompts, most) if reads else None,
+            past_key_values=begun,
             synced_gpus=is_sharded(model),
         )
     answers = (_until_end(ids, encoder.end_ids) for ids in output[:, start:].tolist())
@@ -91,17 +93,6 @@ def _sampling(decoding: Decoding) -> dict[str, Any]:
     """transformers would keep the 50 most likely tokens."""
     nucleus = {"temperature": decoding.temperature, "top_p": decoding.top_p}
     return {"do_sample": True, "top_k": 0, **nucleus}
-
-
-def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, (B, T) int64."""
-    longest = max(len(prompt) for prompt in prompts)
-    ids = np.full((len(prompts), longest), pad, dtype=np.int64)
-    mask = np.zeros((len(prompts), longest), dtype=np.int64)
-    for b, prompt in enumerate(prompts):
-        ids[b, longest - len(prompt) :] = prompt
-        mask[b, longest - len(prompt) :] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def _room(model: Any, used: int, wanted: int) -> int:

@@ -7,7 +7,7 @@ the model before anything runs: on a skeleton that has the names and no weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -100,13 +100,6 @@ def up_to(model: nn.Module, last: str | None) -> Iterator[None]:
 def deepest(layers: Mapping[str, str]) -> str:
     """Of the blocks that patterns mean, the one that runs last."""
     return max(layers.values(), key=lambda name: int(name.rpartition(".")[2]))
-
-
-def has_blocks(model: nn.Module) -> bool:
-    """Whether `up_to` goes."""
-    with suppress(UsageError):
-        return bool(_block_list(model))
-    return False
 
 
 def _block_list(model: Any) -> tuple[str, nn.ModuleList]:

@@ -206,8 +206,13 @@ def _tried(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
         packed, padded = try_out(True), try_out(False)
     except Exception:  # noqa: BLE001 - whatever the architecture makes of what it does not know
         return False
-    half = model.dtype.itemsize < 4
-    return torch.allclose(packed, padded, rtol=0.05 if half else 1e-3, atol=0.05 if half else 1e-4)
+    return alike(packed, padded, model.dtype)
+
+
+def alike(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two ways through a model of a precision gave the same."""
+    half = dtype.itemsize < 4
+    return torch.allclose(one, other, rtol=0.05 if half else 1e-3, atol=0.05 if half else 1e-4)
 
 
 def longest(model: Any) -> int | None:

@@ -20,7 +20,7 @@ from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded, Encoder
-from unlearn_cli.engine.forward import Scorer
+from unlearn_cli.engine.forward import Scorer, See
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
 from unlearn_cli.engine.gradient_norms import gradient_norms
 from unlearn_cli.engine.keys_values import token_bytes
@@ -30,9 +30,9 @@ from unlearn_cli.errors import RunError
 
 POSITIONS = 32
 """Whose distributions are in memory at once, in float64."""
-KEPT = 16 * 2**20
-"""Bytes of keys and values that a row of a batch may take. Where they take less, more prompts are
-answered together: a token for more rows hardly takes longer."""
+ROW_BYTES, MOST_TOKENS = 16 * 2**20, 2**13
+"""Of keys and values that a row of a batch may take. Where they take less, more prompts are
+answered together, up to so many tokens: a token for more rows hardly takes longer."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -120,7 +120,7 @@ def score_probes(
         encoder: turns rows into token ids.
         probes: what to score; equal token sequences are computed once.
         batch_size: of the longest rows in one forward pass of one process; of shorter ones more go
-            together, up to as many tokens, and prompts also up to `KEPT` bytes a row. Halved where
+            together, up to as many tokens, and prompts also up to `ROW_BYTES` a row. Halved where
             memory runs out.
         accelerator: `accelerate.Accelerator`; every process must call this function.
         needs: of the metrics of a set: whether they want `distribution` or `gradient`.
@@ -199,8 +199,12 @@ def what_is_asked(
 
 
 def _least(model: Any, batch_size: int) -> int:
-    """Tokens that are answered together however few rows these are."""
-    return batch_size * KEPT // token_bytes(model)
+    """Tokens, of prompts and answers, that go together in any case; 0 for a sharded model, where no
+    batch can be halved."""
+    size = token_bytes(model)
+    if not size or is_sharded(model):
+        return 0
+    return min(batch_size * ROW_BYTES // size, MOST_TOKENS)
 
 
 def _with_answer(decoding: Decoding) -> Callable[[tuple[Prompt, int]], int]:
@@ -325,7 +329,7 @@ def _score(scorer: Scorer, items: list[Encoded], *, spread: bool = False) -> lis
     return [AnswerScore(**{k: v[i] for k, v in rows.items()}) for i in range(len(items))]
 
 
-def seeing(*, spread: bool) -> Callable[[Scores], dict[str, torch.Tensor]]:
+def seeing(*, spread: bool) -> See:
     """What is seen in scores: fields of `AnswerScore`, each (n,) of the answer tokens; `spread`
     adds those that look at whole distributions."""
 

@@ -85,7 +85,9 @@ class Stages:
         self.step = replace(step, weights=step.weights - self.saved, peak=step.peak - self.saved)
         """Of unlearning."""
         # An adapter changes next to nothing in what it costs to ask a model: they are asked alike.
-        self.asking = Asking(skeleton, session.device, speed, self.whole)
+        self.asking = Asking(
+            skeleton, session.device, speed, self.whole, sharded=bool(session.sharding)
+        )
         self._costs: dict[tuple[str, ...], Cost] = {}
         self._changes: dict[str, tuple[Changed, Stage]] = {}
 

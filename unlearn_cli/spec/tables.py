@@ -280,7 +280,8 @@ class EvaluateTable(PluginTable):
     every: Every = "end"
     """Evaluate each `epoch`, each number of steps, or at the `end` only; the target always is."""
     batch_size: PositiveInt = 16
-    """Rows in one forward pass of one process."""
+    """Of the longest rows in one forward pass of one process; of shorter ones more go together, and
+    prompts as many as 16 MiB a row hold keys and values for."""
 
 
 class VerdictTable(TableModel):
