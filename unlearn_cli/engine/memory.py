@@ -92,7 +92,7 @@ def _glibc(function: str) -> Callable[..., int] | None:
 
 def keep_freed() -> None:
     """Let glibc keep freed blocks up to the largest size that it allows, from now on. By itself it
-    comes near that, but takes the largest anew each time."""
+    goes by what was freed before, and an evaluation took a million pages more."""
     _give_back_from(LARGE)
 
 
