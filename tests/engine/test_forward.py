@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -22,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from tests.engine.test_pack import SHAPE, WIDE
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import Scorer, split
@@ -58,19 +57,6 @@ def test_logits_are_made_at_answer_positions_only() -> None:
     assert seen == [sum(row.end - row.start for row in rows)] == [len(scores.token_logp)]
 
 
-WIDE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
-NARROW = {k: WIDE[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers", "pad_token_id")}
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -80,9 +66,9 @@ NARROW = {k: WIDE[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers",
         GraniteConfig(**WIDE, logits_scaling=8.0),
         PhiConfig(**{k: v for k, v in WIDE.items() if k != "head_dim"}),  # its head has a bias
         GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
-        OPTConfig(**NARROW, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=16),
-        BloomConfig(**NARROW | {"n_layer": 2, "n_head": 4}),
-        MambaConfig(**NARROW | {"state_size": 4}),
+        OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=16),
+        BloomConfig(**SHAPE | {"n_layer": 2, "n_head": 4}),
+        MambaConfig(**SHAPE | {"state_size": 4}),
     ],
     ids=lambda config: config.model_type,
 )

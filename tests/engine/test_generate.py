@@ -19,6 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from tests.engine.test_pack import WIDE
 from unlearn_cli.api.evaluate import Decoding
 from unlearn_cli.engine.encode import Encoder
 from unlearn_cli.engine.forward import Scorer
@@ -55,16 +56,6 @@ def generate(model: Any, encoder: Encoder, prompts: list[Any], count: int, size:
 
 BEGINNING = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
 ALIKE = [np.array([*BEGINNING, *prompt], np.int32) for prompt in (*PROMPTS, PROMPTS[0])]
-WIDE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
 
 
 @pytest.mark.parametrize(
