@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from unlearn_cli.engine.generate import evaluating
 from unlearn_cli.engine.layers import deepest, up_to
 from unlearn_cli.engine.pack import inputs, longest, packs, plant
 from unlearn_cli.engine.sharding import is_sharded
+from unlearn_cli.engine.tried import TriedOut
 
 PAD = 0
 LOGITS_ON_CPU, LOGITS_ELSEWHERE = 24 * 2**20, 512 * 2**20
@@ -175,17 +175,15 @@ class Scorer(nn.Module):
 
     @property
     def _in_parts(self) -> bool:
-        """Whether the model runs without its blocks. Tried out once: some tell what these did."""
-        if self.model not in _in_parts:
-            with evaluating(self.model):
-                # With them first: the library hooks itself to blocks in a model's first pass.
-                self.score([Encoded(np.arange(3, dtype=np.int32), 1, 3)])
-                try:
-                    _without_blocks(self.model)
-                    _in_parts[self.model] = True
-                except Exception:  # noqa: BLE001 - whatever an architecture makes of it
-                    _in_parts[self.model] = False
-        return _in_parts[self.model]
+        """Whether the model runs without its blocks: some tell what these did."""
+        return _in_parts.find(self.model, self._run_without_blocks)
+
+    def _run_without_blocks(self) -> bool:
+        with evaluating(self.model):
+            # With them first: the library hooks itself to blocks in a model's first pass.
+            self.score([Encoded(np.arange(3, dtype=np.int32), 1, 3)])
+            _without_blocks(self.model)
+        return True
 
     @property
     def _at_once(self) -> int:
@@ -267,7 +265,7 @@ class Scorer(nn.Module):
         )
 
 
-_in_parts: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_in_parts = TriedOut()
 
 
 def _without_blocks(model: Any) -> Any:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from unlearn_cli.engine.pack import TokenIds, alike, inputs, plant
+from unlearn_cli.engine.tried import TriedOut
 
 
 def read(model: Any, prompts: Sequence[TokenIds], tokens: int) -> Cache:
@@ -46,27 +46,22 @@ def read(model: Any, prompts: Sequence[TokenIds], tokens: int) -> Cache:
     return cache
 
 
-_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_known = TriedOut()
 
 
 def reads(model: Any) -> bool:
     """Whether a model that packs goes on from what `read` gives as it does from padded rows. Tried
     out once: there are blocks that keep more than keys and values."""
-    if model not in _known:
-        _known[model] = _tried(model)
-    return _known[model]
+    return _known.find(model, lambda: _goes_on(model))
 
 
-def _tried(model: Any) -> bool:
+def _goes_on(model: Any) -> bool:
     ids = np.arange(40, dtype=np.int32) % model.get_input_embeddings().num_embeddings
     prompts = [ids[:24], np.concatenate([ids[:16], ids[30:33]]), ids[2:12]]
     rows, mask = (part.to(model.device) for part in pad_left(prompts, 0))
-    try:
-        with torch.no_grad():
-            found = _next(model, rows[:, -1:], mask, read(model, prompts, 26))
-            expected = _next(model, rows, mask, None)
-    except Exception:  # noqa: BLE001 - whatever the architecture makes of what it does not know
-        return False
+    with torch.no_grad():
+        found = _next(model, rows[:, -1:], mask, read(model, prompts, 26))
+        expected = _next(model, rows, mask, None)
     return alike(found, expected, model.dtype)
 
 

@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from unlearn_cli.engine.tried import TriedOut
 
 TokenIds = NDArray[np.int32]
 SHARED = 8
@@ -175,7 +176,7 @@ def _attend(
 
 AttentionInterface.register("sdpa", _attend)
 
-_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_known = TriedOut()
 
 
 def packs(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
@@ -185,9 +186,7 @@ def packs(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
         model: a causal language model of transformers.
         try_out: packed or not -> log-probabilities that the model gives to made-up rows.
     """
-    if model not in _known:
-        _known[model] = _tried(model, try_out)
-    return _known[model]
+    return _known.find(model, lambda: _may_pack(model) and _same(model, try_out))
 
 
 def assume(model: Any, *, like: Any) -> None:
@@ -199,14 +198,8 @@ def _may_pack(model: Any) -> bool:
     return getattr(model.config, "_attn_implementation", None) == "sdpa"
 
 
-def _tried(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
-    if not _may_pack(model):
-        return False
-    try:
-        packed, padded = try_out(True), try_out(False)
-    except Exception:  # noqa: BLE001 - whatever the architecture makes of what it does not know
-        return False
-    return alike(packed, padded, model.dtype)
+def _same(model: Any, try_out: Callable[[bool], Tensor]) -> bool:
+    return alike(try_out(True), try_out(False), model.dtype)
 
 
 def alike(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
