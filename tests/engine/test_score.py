@@ -22,10 +22,11 @@ from unlearn_cli.api import AnswerScore, Decoding, Probe, Row, ScoredRow
 from unlearn_cli.api.evaluate import Answer
 from unlearn_cli.engine import score as scoring
 from unlearn_cli.engine.builtin import make_tiny
+from unlearn_cli.engine.distinct import in_batches
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.generate import generate_batch
-from unlearn_cli.engine.score import Memo, _batches, score_probes
+from unlearn_cli.engine.score import Memo, score_probes
 from unlearn_cli.errors import RunError
 from unlearn_cli.spec.tables import TemplateTable
 
@@ -307,7 +308,7 @@ def test_what_was_said_is_not_asked_again(tiny: Tiny) -> None:
 def test_a_batch_has_as_many_tokens_whatever_its_rows() -> None:
     """Two of the longest row, 12 tokens, or as many of shorter ones as fit into 24."""
     lengths = dict(enumerate([12, 3, 6, 3, 5, 3, 12]))
-    assert _batches(lengths, 24, {k: k for k in lengths}) == [[0, 6], [2, 4, 1, 3], [5]]
+    assert in_batches(lengths, 24, {k: k for k in lengths}) == [[0, 6], [2, 4, 1, 3], [5]]
 
 
 def test_small_models_answer_more_prompts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """From probes to scored rows: each row scored once, each prompt answered once, on all processes.
 
-Batches are formed from all rows and then dealt out, so what stands beside a row in its batch does
-not depend on the number of processes: one process and eight give the same bits.
+Batches are formed from all rows (`distinct`) and then dealt out, so what stands beside a row in its
+batch does not depend on the number of processes: one process and eight give the same bits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 from unlearn_cli.api.data import Row
 from unlearn_cli.api.evaluate import Answer, AnswerScore, Decoding, Need, Probe, ScoredRow
 from unlearn_cli.api.scores import Scores
+from unlearn_cli.engine.distinct import Distinct
 from unlearn_cli.engine.encode import Encoded, Encoder
 from unlearn_cli.engine.forward import Scorer, See
 from unlearn_cli.engine.generate import Prompt, evaluating, generate_batch
@@ -37,54 +38,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass
-class _Distinct(Generic[T, R]):
-    """Things to compute, each once, in order of first use, and the results that are there."""
-
-    items: list[T] = field(default_factory=list)
-    results: dict[int, R] = field(default_factory=dict)
-    index: dict[object, int] = field(default_factory=dict)
-
-    def add(self, key: object, item: T) -> int:
-        """The place of `item`, which is new unless its key is known."""
-        place = self.index.setdefault(key, len(self.items))
-        if place == len(self.items):
-            self.items.append(item)
-        return place
-
-    @property
-    def missing(self) -> list[int]:
-        """Places without a result."""
-        return [place for place in range(len(self.items)) if place not in self.results]
-
-    def batches(
-        self,
-        length: Callable[[T], int],
-        size: int,
-        *,
-        group: Callable[[T], object] | None = None,
-        least: int = 0,
-    ) -> list[list[int]]:
-        """What has no result, in batches of as many tokens as `size` of the longest, or of `least`
-        where that is more; what `group` calls the same stands side by side."""
-        together = {k: group(self.items[k]) if group else k for k in self.missing}
-        lengths = {place: length(self.items[place]) for place in self.missing}
-        return _batches(lengths, max(size * max(lengths.values(), default=0), least), together)
-
-
 class Memo:
     """What one model has said so far: evaluators that ask the same share it."""
 
     def __init__(self) -> None:
-        self.answers: _Distinct[Encoded, AnswerScore] = _Distinct()
-        self.spread: _Distinct[Encoded, AnswerScore] = _Distinct()
+        self.answers: Distinct[Encoded, AnswerScore] = Distinct()
+        self.spread: Distinct[Encoded, AnswerScore] = Distinct()
         """True answers with what `distribution` asks for."""
-        self.gradients: _Distinct[Encoded, float] = _Distinct()
-        self.texts: dict[Decoding, _Distinct[tuple[Prompt, int], str]] = defaultdict(_Distinct)
+        self.gradients: Distinct[Encoded, float] = Distinct()
+        self.texts: dict[Decoding, Distinct[tuple[Prompt, int], str]] = defaultdict(Distinct)
         """By decoding, what to answer: a prompt, and the number of the draw."""
 
     @property
-    def parts(self) -> list[_Distinct[Any, Any]]:
+    def parts(self) -> list[Distinct[Any, Any]]:
         """All of it."""
         return [self.answers, self.spread, self.gradients, *self.texts.values()]
 
@@ -94,7 +60,7 @@ class _Plan:
     """Where the results of a probe will stand: an answer is a list of chunks."""
 
     probe: Probe
-    answers: Mapping[Answer, tuple[_Distinct[Encoded, AnswerScore], Sequence[Sequence[int]]]]
+    answers: Mapping[Answer, tuple[Distinct[Encoded, AnswerScore], Sequence[Sequence[int]]]]
     gradients: Sequence[int]
     """Of the chunks of the true answer."""
     generation: Sequence[int]
@@ -215,11 +181,11 @@ def _with_answer(decoding: Decoding) -> Callable[[tuple[Prompt, int]], int]:
 def _plan(probe: Probe, encoder: Encoder, memo: Memo, needs: Collection[Need]) -> _Plan:
     row = probe.row
 
-    def part(kind: Answer) -> _Distinct[Encoded, AnswerScore]:
+    def part(kind: Answer) -> Distinct[Encoded, AnswerScore]:
         spread = kind == "answer" and "distribution" in needs
         return memo.spread if spread else memo.answers
 
-    def add(part: _Distinct[Encoded, Any], text: str) -> list[int]:
+    def add(part: Distinct[Encoded, Any], text: str) -> list[int]:
         chunks = encoder.encode(row, answer=text)
         return [part.add((c.input_ids.tobytes(), c.start, c.end), c) for c in chunks]
 
@@ -265,7 +231,7 @@ class _Work:
 
     def share(
         self,
-        part: _Distinct[T, R],
+        part: Distinct[T, R],
         length: Callable[[T], int],
         run: Callable[[list[T]], Sequence[R]],
         batch_size: int | None = None,
@@ -285,31 +251,6 @@ class _Work:
             self.advance(sum(map(len, done)))
         if batches:
             part.results.update(gather_object(mine))
-
-
-def _batches(
-    lengths: Mapping[int, int], budget: int, group: Mapping[int, object]
-) -> list[list[int]]:
-    """Places in batches of so many padded tokens at most, those of a group side by side; longest
-    first, so that memory runs out at once if it does."""
-    most: dict[object, tuple[int, int]] = {}
-    for place, length in lengths.items():  # of each group: its longest, and where it was first
-        found = most.setdefault(group[place], (length, place))
-        most[group[place]] = (max(found[0], length), found[1])
-
-    def rank(place: int) -> tuple[int, int, int]:
-        longest, first = most[group[place]]
-        return -longest, first, -lengths[place]
-
-    batches: list[list[int]] = []
-    wide = 0
-    for place in sorted(lengths, key=rank):
-        wide = max(wide, lengths[place])
-        if not batches or (len(batches[-1]) + 1) * wide > budget:
-            batches.append([])
-            wide = lengths[place]
-        batches[-1].append(place)
-    return batches
 
 
 def _length(item: Encoded) -> int:
