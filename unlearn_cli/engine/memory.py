@@ -20,9 +20,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 TRIM, MMAP = -1, -3
 """What mallopt(3) calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
-SMALL, LARGE = 2**20, 32 * 2**20
-"""Bytes of the blocks that go back to the system at once when freed: within `compact`; elsewhere.
-The end of glibc's heap goes back where twice that is free."""
+TINY, SMALL, LARGE = 2**17, 2**20, 32 * 2**20
+"""Bytes of the blocks that go back to the system at once when freed: within `compact`, where that
+counts most; within it; elsewhere. The end of glibc's heap goes back where twice that is free."""
 OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 """With which a user has said how it shall be."""
 KEPT = 0.1
@@ -79,6 +79,17 @@ def ran_out(error: BaseException) -> bool:
 def give_back() -> None:
     """Return what is free: glibc keeps freed blocks, and the next stage needs others."""
     clear_device_cache(garbage_collection=True)
+    _trim()
+
+
+def give_back_small(device: torch.device) -> None:
+    """Return what a pass of a training step left in glibc's heap: the blocks that `compact` keeps.
+    Later passes have others, for which the holes do not do: up to a gigabyte in ten steps."""
+    if device.type == "cpu" and _mallopt():
+        _trim()
+
+
+def _trim() -> None:
     if trim := _glibc("malloc_trim"):
         trim(0)
 
@@ -97,15 +108,18 @@ def keep_freed() -> None:
 
 
 @contextmanager
-def compact() -> Iterator[None]:
+def compact(*, at_any_cost: bool = False) -> Iterator[None]:
     """Within, glibc gives freed blocks of 1 MiB or more back at once; later it keeps them again.
 
     Those of a training step have so many sizes that the holes between what is alive fit none of
     them: up to a third of the peak. What is given back costs time to take anew: about a third of
     a step from 128 KiB on, half as much from 1 MiB on, for a few per cent of memory, or a seventh
     with an adapter (docs/benchmarks.md).
+
+    Args:
+        at_any_cost: from 128 KiB on, where memory is wanted more than time.
     """
-    _give_back_from(SMALL)
+    _give_back_from(TINY if at_any_cost else SMALL)
     try:
         yield
     finally:

@@ -193,12 +193,13 @@ class Trainer:
         started = time.perf_counter()
         self.scorer.train()
         rate = self.scheduler.get_last_lr()[0]
-        losses, norm, tokens = self._step(self.plan.steps[self.done])
+        # Who has activations recomputed pays time for memory already.
+        with memory.compact(at_any_cost=self.options.activation_checkpointing):
+            losses, norm, tokens = self._step(self.plan.steps[self.done])
         self.done += 1
         self._report(losses, norm, tokens, rate, time.perf_counter() - started)
         self._reweigh(losses)
 
-    @memory.compact()
     def _step(self, step: Step) -> tuple[dict[str, float], float, int]:
         torch.manual_seed(self.seed + self.done)  # a resumed run drops what it would have dropped
         found, tokens = self._gradients_that_fit(step)
