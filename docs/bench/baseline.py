@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from unlearn_cli.api.evaluate import Probe
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.evaluate import Evaluations
-from unlearn_cli.engine.memory import compact, give_back_small
+from unlearn_cli.engine.memory import compact
 from unlearn_cli.engine.unlearning import Unlearning
 
 WITH_REFERENCE = {"npo", "dpo", "undial", "rmu"}
@@ -63,7 +63,6 @@ class Baseline:
         with self._autocast():
             loss: Tensor = getattr(self, f"_{self.case.method}")(batches)
         loss.backward()
-        give_back_small(self.device)
         torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -44,7 +44,7 @@ RELEARN = "{evaluator = 'relearn', share = 0.5, epochs = 3, rows_per_step = 1}"
 STRESSED = f"evaluate=[{{evaluator = 'tofu', every = 2, max_new_tokens = 4}}, {RELEARN}]"
 RECOMPUTED = ("lora.rank=8", "train.activation_checkpointing=true")
 WIDE, DEEP = (512, 8), (256, 40)
-"""Width and layers; of the deep one, what a layer hands on is below 1 MiB."""
+"""Width and layers; of the deep one, what a layer hands on is well below 1 MiB, many times."""
 SHARP = ("method.retain=none", "wrap.sam_rho=0.01", "wrap.saliency=0.5", STRESSED)
 
 
@@ -54,12 +54,21 @@ SHARP = ("method.retain=none", "wrap.sam_rho=0.01", "wrap.saliency=0.5", STRESSE
     [
         (WIDE, ("method.name=npo",)),
         (WIDE, ("method.name=grad_diff", "method.retain=kl", "train.micro_batch=4")),
+        (WIDE, ("method.name=npo", "lora.rank=8", "train.micro_batch=3")),
         (WIDE, ("method.name=npo", *RECOMPUTED)),
         (DEEP, ("method.name=npo", *RECOMPUTED)),
         (WIDE, ("method.name=npo", "wrap.sam_rho=0.01")),
         (WIDE, ("method.name=npo", *SHARP)),
     ],
-    ids=["npo", "kl-small-parts", "recomputed", "deep", "sharp", "sharp-salient-relearned"],
+    ids=[
+        "npo",
+        "kl-small-parts",
+        "adapter",
+        "recomputed",
+        "deep",
+        "sharp",
+        "sharp-salient-relearned",
+    ],
 )
 def test_the_peak_is_within_a_fifth_of_what_was_said(
     place: Workplace, shape: tuple[int, int], settings: tuple[str, ...]
@@ -153,4 +162,28 @@ def test_the_stages_are_those_of_the_log(
     }
     assert {title: number for title, (_, number) in found.items()} == {
         title: tokens[title] for title in found
+    }
+
+
+def test_every_training_recomputes_activations(place: Workplace, here: Here) -> None:
+    """With `activation_checkpointing`, unlearning, the fine-tuning of the target and that of a
+    stress test keep fewer activations, and their forecasts say so."""
+
+    save_medium(place.folder / "medium", 256, 8)
+
+    def memory(recomputed: str) -> dict[str, int]:
+        recomputing = f"train.activation_checkpointing={recomputed}"
+        settings = ("target.base=medium", STRESSED, recomputing)
+        given = [f"--set={setting}" for setting in settings]
+        said = here("run", "spec.toml", "--dry-run", "--json", *given)
+        stages = json.loads(said.out)["forecast"]["stages"]
+        return {stage["title"]: stage["memory"] for stage in stages}
+
+    kept, recomputed = memory("false"), memory("true")
+    trained = {title for title in kept if recomputed[title] < kept[title]}
+    assert trained >= {
+        "Fine-tune the retain reference on retain",
+        "Fine-tune the target on forget + retain",
+        "Unlearn with simnpo",
+        "Stress the unlearned: relearn",
     }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.forward import split
-from unlearn_cli.engine.memory import compact, give_back_small
+from unlearn_cli.engine.memory import compact, give_back_holes
 from unlearn_cli.engine.objective import Rows, Streams, Term
 from unlearn_cli.engine.plan import Step
 from unlearn_cli.engine.sharding import part, shape, spread, whole
@@ -87,9 +87,10 @@ class Gradients:
         sums, tokens = {term.name: zero for term in terms}, 0
         work = self.parts(terms, step)
         for number, taken in enumerate(work):
+            if number:
+                give_back_holes(device)
             with self.into.passing(last=sync and number == len(work) - 1):
                 values = self.backward(taken, weights)
-            give_back_small(device)
             for name, value in values.items():
                 sums[name] = sums[name] + value
             tokens += taken.tokens if taken.counts else 0

@@ -31,6 +31,7 @@ from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import Speed
 from unlearn_cli.engine.target import Tuning, plan_briefly, train_own
+from unlearn_cli.engine.train import recompute_activations
 from unlearn_cli.engine.work import Work, rows_at_once, smoothing
 from unlearn_cli.errors import UnlearnError
 from unlearn_cli.safe_text import first_line
@@ -83,6 +84,8 @@ def tuning(
     def start() -> tuple[Any, Sequence[Term]]:
         model = imagine(skeleton.train(), accelerator.device)
         train_own(model)
+        if planned.optimization.activation_checkpointing:
+            recompute_activations(model)
         return model, planned.terms
 
     return _estimate(

@@ -21,8 +21,8 @@ R = TypeVar("R")
 TRIM, MMAP = -1, -3
 """What mallopt(3) calls M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
 TINY, SMALL, LARGE = 2**17, 2**20, 32 * 2**20
-"""Bytes of the blocks that go back to the system at once when freed: within `compact`, where that
-counts most; within it; elsewhere. The end of glibc's heap goes back where twice that is free."""
+"""Bytes of the blocks that go back to the system at once when freed: within a sparing `compact`,
+within another, elsewhere. The end of glibc's heap goes back where twice that is free."""
 OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 """With which a user has said how it shall be."""
 KEPT = 0.1
@@ -82,9 +82,10 @@ def give_back() -> None:
     _trim()
 
 
-def give_back_small(device: torch.device) -> None:
-    """Return what a pass of a training step left in glibc's heap: the blocks that `compact` keeps.
-    Later passes have others, for which the holes do not do: up to a gigabyte in ten steps."""
+def give_back_holes(device: torch.device) -> None:
+    """Return, between two passes of a step, what is free in glibc's heap, where `compact` keeps
+    small blocks: those of the next pass are larger, and holes would add up to a gigabyte. After the
+    last pass little is won and time is lost, since the next step begins with its shortest rows."""
     if device.type == "cpu" and _mallopt():
         _trim()
 
@@ -94,6 +95,7 @@ def _trim() -> None:
         trim(0)
 
 
+@cache
 def _glibc(function: str) -> Callable[..., int] | None:
     """None with another C library."""
     with suppress(OSError, AttributeError):
@@ -108,8 +110,8 @@ def keep_freed() -> None:
 
 
 @contextmanager
-def compact(*, at_any_cost: bool = False) -> Iterator[None]:
-    """Within, glibc gives freed blocks of 1 MiB or more back at once; later it keeps them again.
+def compact(*, sparing: bool = False) -> Iterator[None]:
+    """Within, glibc gives freed blocks back at once, of 1 MiB or more; later it keeps them again.
 
     Those of a training step have so many sizes that the holes between what is alive fit none of
     them: up to a third of the peak. What is given back costs time to take anew: about a third of
@@ -117,9 +119,9 @@ def compact(*, at_any_cost: bool = False) -> Iterator[None]:
     with an adapter (docs/benchmarks.md).
 
     Args:
-        at_any_cost: from 128 KiB on, where memory is wanted more than time.
+        sparing: from 128 KiB on, where memory is wanted more than time.
     """
-    _give_back_from(TINY if at_any_cost else SMALL)
+    _give_back_from(TINY if sparing else SMALL)
     try:
         yield
     finally:

@@ -193,7 +193,15 @@ def plan_briefly(
 ) -> Tuning:
     """How a stress test fine-tunes a model: at a constant rate."""
     train, size = session.spec.train, recipe.batch_size
-    optimization = Optimization(recipe.learning_rate, "constant", 0, 0, 1, train.micro_batch)
+    optimization = Optimization(
+        recipe.learning_rate,
+        "constant",
+        0,
+        0,
+        1,
+        train.micro_batch,
+        train.activation_checkpointing,
+    )
     epochs = None if recipe.steps else recipe.epochs
     return _tuning(session, encoder, [rows], optimization, stage, size, epochs, recipe.steps)
 

@@ -194,7 +194,7 @@ class Trainer:
         self.scorer.train()
         rate = self.scheduler.get_last_lr()[0]
         # Who has activations recomputed pays time for memory already.
-        with memory.compact(at_any_cost=self.options.activation_checkpointing):
+        with memory.compact(sparing=self.options.activation_checkpointing):
             losses, norm, tokens = self._step(self.plan.steps[self.done])
         self.done += 1
         self._report(losses, norm, tokens, rate, time.perf_counter() - started)
