@@ -18,9 +18,6 @@ from unlearn_cli.engine.train import Trainer
 from unlearn_cli.errors import RunError
 from unlearn_cli.spec import load_spec
 
-GLIBC = pytest.mark.skipif(
-    memory._mallopt() is None or "LD_PRELOAD" in os.environ, reason="glibc's allocator is not used"
-)
 FREED = """
 import sys
 from contextlib import nullcontext
@@ -43,7 +40,9 @@ with nullcontext() if how == "plainly" else memory.compact(sparing=how == "spari
 """
 
 
-@GLIBC
+@pytest.mark.skipif(
+    memory._mallopt() is None or "LD_PRELOAD" in os.environ, reason="glibc's allocator is not used"
+)
 @pytest.mark.parametrize(
     ("how", "size", "at_once"),
     [
