@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,17 @@ def check_light(plugin: Any) -> None:
     alone(plugin, "")
 
 
-def alone(plugin: Any, code: str, **told: Any) -> str:
-    """What `code` prints in a process that imported the plugin's module and nothing before it."""
+def alone(plugin: Any, code: str, *, hash_seed: str = "0", **told: Any) -> str:
+    """What `code` prints in a process that imported the plugin's module and nothing before it.
+
+    `hash_seed` is its PYTHONHASHSEED, which decides in what order it goes through a set.
+    """
     cls = type(plugin)
     given = {"path": sys.path, "module": cls.__module__, "class": cls.__name__, **told}
     done = subprocess.run(  # noqa: S603 - this interpreter, and code of this package
         [sys.executable, "-c", _ALONE + code],
         input=json.dumps(given),
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
         encoding="utf-8",
