@@ -172,8 +172,8 @@ def test_every_training_recomputes_activations(
 ) -> None:
     """With `activation_checkpointing`, unlearning, fine-tuning and stress tests keep fewer
     activations, and their forecasts say so: less memory for the first two, and, as one row's
-    activations are never the most that a step has, the third is seen to recompute: besides
-    unlearning those are the retain reference, the target and what is relearned."""
+    activations are never the most that a step has, the third is seen to recompute: the four are
+    unlearning, the retain reference, the target and what is relearned."""
     save_medium(place.folder / "medium", 256, 8)
     tuned: list[object] = []
 
@@ -194,7 +194,7 @@ def test_every_training_recomputes_activations(
     kept = memory("false")
     assert not tuned
     recomputed = memory("true")
-    assert len(tuned) == 3
+    assert len(tuned) == 4
     assert {title for title in kept if recomputed[title] < kept[title]} >= {
         "Fine-tune the retain reference on retain",
         "Fine-tune the target on forget + retain",

@@ -121,7 +121,9 @@ class Asking:
             read(model, prompts, tokens)
         else:
             ids = _ids(model, len(prompts), _longest(prompts))
-            model.get_decoder()(input_ids=ids, use_cache=True)
+            # `generate` asks for the last logits alone where a model can give them so.
+            last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+            model(input_ids=ids, use_cache=True, **last)
 
     def _pulled(self, items: Sequence[Encoded]) -> Cost:
         """Gradients of all weights, row by row; weights of 4 bits are whole meanwhile."""

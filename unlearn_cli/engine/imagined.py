@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,8 +31,8 @@ from unlearn_cli.engine.reference import FrozenHead, ReferenceStore, Request
 from unlearn_cli.engine.session import Session
 from unlearn_cli.engine.speed import Speed
 from unlearn_cli.engine.target import Tuning, plan_briefly, train_own
-from unlearn_cli.engine.train import recompute_activations
-from unlearn_cli.engine.work import Work, rows_at_once, smoothing
+from unlearn_cli.engine.train import Optimization, recompute_activations
+from unlearn_cli.engine.work import Work, optimization, rows_at_once, smoothing
 from unlearn_cli.errors import UnlearnError
 from unlearn_cli.safe_text import first_line
 from unlearn_cli.spec.tables import Spec
@@ -42,15 +42,13 @@ def unlearning(
     spec: Spec, work: Work, skeleton: Any, accelerator: Accelerator, speed: Speed
 ) -> tuple[int, Estimate]:
     """Rows in a micro-batch, and what a step takes; what requires gradients is trained."""
-    train = spec.train
     return _estimate(
         lambda: _start(spec, work, skeleton, accelerator.device),
         _terms(work, spec, defaultdict(lambda: None)),
         work.streams,
         work.plan,
         accelerator,
-        micro_batch=train.micro_batch,
-        optimizer=train.optimizer,
+        optimization(spec),
         smoothing=smoothing(spec),
         speed=speed,
     )
@@ -84,8 +82,6 @@ def tuning(
     def start() -> tuple[Any, Sequence[Term]]:
         model = imagine(skeleton.train(), accelerator.device)
         train_own(model)
-        if planned.optimization.activation_checkpointing:
-            recompute_activations(model)
         return model, planned.terms
 
     return _estimate(
@@ -94,8 +90,7 @@ def tuning(
         planned.streams,
         planned.plan,
         accelerator,
-        micro_batch=planned.optimization.micro_batch,
-        optimizer=planned.optimization.optimizer,
+        planned.optimization,
         smoothing=None,
         speed=speed,
     )
@@ -151,18 +146,23 @@ def _estimate(
     streams: Streams,
     plan: Plan,
     accelerator: Accelerator,
+    options: Optimization,
     *,
-    micro_batch: int | Literal["auto"],
-    optimizer: str,
     smoothing: Smoothing | None,
     speed: Speed,
 ) -> tuple[int, Estimate]:
-    around: Any = {"optimizer": optimizer, "smoothing": smoothing}
-    rows = micro_batch
+    def begin() -> tuple[Any, Sequence[Term]]:
+        model, found = start()
+        if options.activation_checkpointing:
+            recompute_activations(model)
+        return model, found
+
+    around: Any = {"optimizer": options.optimizer, "smoothing": smoothing}
+    rows = options.micro_batch
     if rows == "auto":
-        rows = fitting_rows(start, terms, streams, plan, accelerator, **around)
+        rows = fitting_rows(begin, terms, streams, plan, accelerator, **around)
     found = estimate_step(
-        start, streams, plan, accelerator, micro_batch=rows, speed=speed, **around
+        begin, streams, plan, accelerator, micro_batch=rows, speed=speed, **around
     )
     return rows, found
 

@@ -37,7 +37,6 @@ from unlearn_cli.engine.target import (
     plan_tuning,
 )
 from unlearn_cli.engine.timetable import Timetable
-from unlearn_cli.engine.train import recompute_activations
 from unlearn_cli.engine.work import Work, rows_at_once
 
 
@@ -129,8 +128,6 @@ class Stages:
         train_only(model, chosen)
         if spec.lora.rank:
             adapt(model, find_adapted(model, chosen, spec.lora), spec.lora, base="", seed=spec.seed)
-        if spec.train.activation_checkpointing:
-            recompute_activations(model)
         return model
 
     def _chosen(self) -> Sequence[str]:

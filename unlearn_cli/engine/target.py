@@ -195,12 +195,12 @@ def plan_briefly(
     train, size = session.spec.train, recipe.batch_size
     optimization = Optimization(
         recipe.learning_rate,
-        "constant",
-        0,
-        0,
-        1,
-        train.micro_batch,
-        train.activation_checkpointing,
+        schedule="constant",
+        warmup_epochs=0,
+        weight_decay=0,
+        max_grad_norm=1,
+        micro_batch=train.micro_batch,
+        activation_checkpointing=train.activation_checkpointing,
     )
     epochs = None if recipe.steps else recipe.epochs
     return _tuning(session, encoder, [rows], optimization, stage, size, epochs, recipe.steps)
