@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from unlearn_cli.cli.heavy import heavy_imports
 from unlearn_cli.cli.options import (
     json_option,
     refuse_code,
@@ -54,7 +55,8 @@ def evaluate(
     resolved = load_spec(str(run.spec) if run else spec, overrides)
     refuse_code(resolved, trusted)
 
-    from unlearn_cli.engine.measure import measure
+    with heavy_imports():
+        from unlearn_cli.engine.measure import measure
 
     with watching(as_json) as listener:
         found, references = measure(resolved, model=model, run=run, listener=listener)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearn_cli.cli.heavy import heavy_imports
 from unlearn_cli.cli.options import json_option, refuse_code, refuse_inside, trust_option
 from unlearn_cli.safe_text import clean
 
@@ -113,7 +114,8 @@ def _again(evidence: Evidence, run: RunFolder, trusted: bool, as_json: bool) -> 
     spec = load_spec(str(run.spec))
     refuse_code(spec, trusted)
 
-    from unlearn_cli.engine.measure import measure
+    with heavy_imports():
+        from unlearn_cli.engine.measure import measure
 
     with watching(as_json) as listener:
         again, _ = measure(spec, model=None, run=run, listener=listener, label="again")

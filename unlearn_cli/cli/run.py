@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearn_cli.cli.heavy import heavy_imports
 from unlearn_cli.cli.options import json_option, refuse_code, set_option, trust_option
 from unlearn_cli.profiles import choose, names
 
@@ -58,7 +59,9 @@ def run(
         return _dry_run(resolved, as_json)
 
     from unlearn_cli.cli.watch import watching
-    from unlearn_cli.engine.run import execute
+
+    with heavy_imports():
+        from unlearn_cli.engine.run import execute
 
     with watching(as_json) as listener:
         folder = execute(resolved, dump_spec(resolved), resume=resume, listener=listener)
@@ -96,7 +99,9 @@ def load_to_run(
 def _dry_run(spec: Spec, as_json: bool) -> int:
     from unlearn_cli import console
     from unlearn_cli.cli.watch import watching
-    from unlearn_cli.engine.dry_run import dry_run
+
+    with heavy_imports():
+        from unlearn_cli.engine.dry_run import dry_run
 
     with watching(as_json) as listener:
         plan = dry_run(spec, listener)

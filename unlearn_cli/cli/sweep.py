@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearn_cli.cli.heavy import heavy_imports
 from unlearn_cli.cli.options import json_option, set_option, trust_option
 
 if TYPE_CHECKING:
@@ -163,7 +164,9 @@ def _runner(runs: Sequence[Variant], as_json: bool) -> Callable[[Variant, bool],
         from unlearn_cli.cli import say
         from unlearn_cli.cli.result import write
         from unlearn_cli.cli.watch import watching
-        from unlearn_cli.engine.run import execute
+
+        with heavy_imports():
+            from unlearn_cli.engine.run import execute
 
         of = f" {place[variant.name]} of {len(runs)}" if runs else ""
         say(f"run{of}: {variant.name}")
