@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_finish() -> None:
     """Runs in this process search for garbage between their stages: not among all that was imported
-    for the tests, which takes a third of their time."""
+    for the tests, which would take a third of their time."""
     gc.collect()
     gc.freeze()
 

@@ -133,6 +133,22 @@ def test_the_engine_is_reached_late() -> None:
     assert [str(i) for i in early] == []
 
 
+def test_commands_that_run_a_model_start_fast() -> None:
+    """What of the engine imports transformers, they import within `heavy_imports`."""
+    heavy = {f"unlearn_cli.engine.{name}" for name in ("run", "dry_run", "measure")}
+    imported, within_it = [], []
+    for tree in parsed(TOOL / "cli").values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in heavy:
+                imported.append(node)
+            elif isinstance(node, ast.With) and "heavy_imports()" in map(
+                ast.unparse, (item.context_expr for item in node.items)
+            ):
+                within_it += node.body
+    assert len(imported) >= 5
+    assert [ast.unparse(node) for node in imported if node not in within_it] == []
+
+
 def test_heavy_libraries_are_imported_late_outside_the_engine() -> None:
     """Reading a spec, listing and reporting start without them."""
     outside = [i for i in imports_of(TOOL) if not within(i.importer, *TORCH_ROOMS)]

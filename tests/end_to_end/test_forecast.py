@@ -171,9 +171,9 @@ def test_every_training_recomputes_activations(
     place: Workplace, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `activation_checkpointing`, unlearning, fine-tuning and stress tests keep fewer
-    activations, and their forecasts say so: less memory for the first two, and, as one row's
-    activations are never the most that a step has, the third is seen to recompute: the four are
-    unlearning, the retain reference, the target and what is relearned."""
+    activations, and their forecasts say so: less memory for the first two. One row's activations
+    are never the most that a step has, so that the third recomputes is seen by the calls, four in
+    all: unlearning, the retain reference, the target and what is relearned."""
     save_medium(place.folder / "medium", 256, 8)
     tuned: list[object] = []
 

@@ -36,10 +36,10 @@ HEADS = SHAPE | {"num_attention_heads": 4, "intermediate_size": 64}
     ids=["forest", "padded", "bloom", "mamba", "modernbert"],
 )
 def test_an_answer_begins_with_the_logits_of_one_token(config: PreTrainedConfig) -> None:
-    """Whatever the architecture: at least the logits after each prompt are there at once, and
-    never those of all its tokens."""
+    """Whatever the architecture: the logits after each prompt are there at once, in float32, and
+    what is there besides is less than those of two tokens more; never those of the 60."""
     skeleton = AutoModelForCausalLM.from_config(config)
     prompts = [np.arange(LENGTH, dtype=np.int32)] * ROWS
     found = Asking(skeleton, torch.device("cpu"), FREE).cost(Asked([], [(prompts, 10)], []))
     last = ROWS * WORDS * 4
-    assert last <= found.memory < LENGTH * last
+    assert last <= found.memory < 3 * last

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    ModernBertDecoderConfig,
+    PreTrainedConfig,
+)
 
+from tests.engine.test_pack import SHAPE, WIDE
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.layers import blocks, find_layers, find_parameters, train_only, up_to
@@ -67,11 +77,24 @@ def _hidden(model: Any, layers: dict[str, str]) -> Hidden:
     return found
 
 
-def test_activations_are_those_of_a_whole_pass() -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**WIDE),
+        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
+        BloomConfig(**SHAPE | {"n_layer": 2, "n_head": 4}),
+        MixtralConfig(**WIDE, num_local_experts=2, output_router_logits=True),
+        # Its `get_decoder` gives its output layer.
+        ModernBertDecoderConfig(**SHAPE, intermediate_size=64),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_activations_are_those_of_a_whole_pass(config: PreTrainedConfig) -> None:
     """The output of block 0 in a pass that stops there equals transformers' `hidden_states[1]`,
-    row by row and without padding."""
-    model, rows = tiny_model().eval(), made_up_rows(4)
-    found = _hidden(model, {"a": FIRST})
+    row by row and without padding, whatever the architecture."""
+    torch.manual_seed(0)
+    model, rows = AutoModelForCausalLM.from_config(config).eval(), made_up_rows(4)
+    found = _hidden(model, {"a": next(iter(blocks(model)))})
     expected = []
     for item in rows:
         ids = torch.from_numpy(item.input_ids.astype("int64"))[None]
@@ -98,13 +121,14 @@ def test_tokens_that_predict_an_answer_are_marked() -> None:
 
 
 def test_no_block_behind_the_last_one_read_runs() -> None:
-    """Block 1 and the output layer are not called, and are there again afterwards."""
-    model, called = tiny_model(), []
+    """Block 1 is not called, and is there again afterwards; the output layer is, for one place."""
+    model, called, heads = tiny_model(), [], []
     _hidden(model, {"a": FIRST})  # the first pass of a model tries out more
-    for module in (model.model.layers[1], model.lm_head):
-        module.register_forward_hook(lambda *_: called.append(1))
+    model.model.layers[1].register_forward_hook(lambda *_: called.append(1))
+    model.lm_head.register_forward_hook(lambda *seen: heads.append(seen[2].shape[:-1]))
     _hidden(model, {"a": FIRST})
     assert not called
+    assert heads == [(1, 1)]
     assert len(model.model.layers) == 2
 
 

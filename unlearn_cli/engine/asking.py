@@ -14,7 +14,7 @@ from unlearn_cli.engine.estimate import counting, imagine
 from unlearn_cli.engine.forward import Scorer, See
 from unlearn_cli.engine.generate import Prompt
 from unlearn_cli.engine.gradient_norms import gradient_norm
-from unlearn_cli.engine.keys_values import read, token_bytes
+from unlearn_cli.engine.keys_values import last_logits, read, token_bytes
 from unlearn_cli.engine.reference import FrozenHead, Request
 from unlearn_cli.engine.score import Asked, seeing
 from unlearn_cli.engine.sequences import Sequences
@@ -121,9 +121,7 @@ class Asking:
             read(model, prompts, tokens)
         else:
             ids = _ids(model, len(prompts), _longest(prompts))
-            # `generate` asks for the last logits alone where a model can give them so.
-            last = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
-            model(input_ids=ids, use_cache=True, **last)
+            model(input_ids=ids, use_cache=True, **last_logits(model))
 
     def _pulled(self, items: Sequence[Encoded]) -> Cost:
         """Gradients of all weights, row by row; weights of 4 bits are whole meanwhile."""

@@ -251,11 +251,9 @@ class Scorer(nn.Module):
             for key, name in layers.items():
                 block = self.model.get_submodule(name)
                 hooks.enter_context(block.register_forward_hook(keep(key)))
-            # The parts of a sharded model are gathered where the model is called, not its decoder.
             # One place is enough for an output layer whose logits nobody reads.
             hooks.enter_context(self._head_gets(lambda states: states[:1, :1]))
-            run = self.model if is_sharded(self.model) else self.model.get_decoder()
-            run(**batch.inputs, use_cache=False)
+            self.model(**batch.inputs, use_cache=False)
         states = {key: found[key].flatten(0, 1)[batch.token_place] for key in layers}
         return Hidden(
             layers={key: at_least_float32(state) for key, state in states.items()},

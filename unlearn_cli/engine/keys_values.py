@@ -31,7 +31,8 @@ def read(model: Any, prompts: Sequence[TokenIds], tokens: int) -> Cache:
     longest = max(map(len, prompts))
     forest = plant([prompt[:-1] for prompt in prompts])
     found = _cache(model, 1, len(forest.input_ids))
-    model.get_decoder()(**inputs(forest, model.device), past_key_values=found, use_cache=True)
+    at_once = inputs(forest, model.device)
+    model(**at_once, past_key_values=found, use_cache=True, **last_logits(model))
     cache = _cache(model, len(prompts), tokens)
     places = np.zeros((len(prompts), longest - 1), dtype=np.int64)  # padding is any place
     for row, at in zip(places, forest.places, strict=True):
@@ -44,6 +45,12 @@ def read(model: Any, prompts: Sequence[TokenIds], tokens: int) -> Cache:
             )
             here.reset()
     return cache
+
+
+def last_logits(model: Any) -> dict[str, int]:
+    """What makes a model give the logits of the last token alone, where it can; as `generate` does.
+    Its decoder alone would give none, but `get_decoder` gives some models' output layer."""
+    return {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
 
 
 _known = TriedOut()

@@ -29,8 +29,8 @@ def check_dataset(
     1. The tool can list it and build it from a spec (`unlearn_cli.testing.plugin`): a frozen
        dataclass, every option documented.
     2. Importing its module imports no torch.
-    3. For a seed it loads the same rows twice, and in another process: nothing depends on the
-       order of a set or of a folder.
+    3. For a seed it loads the same rows twice, and in two other processes, which go through a set
+       in different orders: nothing depends on that, or on the order of a folder.
     4. Under another seed it loads too, and what follows holds there as well.
     5. There is something to forget. Sets have names without a dot, and rows.
     6. A row has an id that no other row of its set has, an answer, and what its kind takes; no
