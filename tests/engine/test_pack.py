@@ -161,3 +161,45 @@ def test_generation_and_plain_use_are_not_touched() -> None:
     ours, _ = pack._attend(Layer(), q, k, v, None)
     theirs, _ = sdpa_attention_forward(Layer(), q, k, v, None)
     assert torch.equal(ours, theirs)
+
+
+def test_a_model_is_tried_out_without_autocast() -> None:
+    """Whether a forest is read as rows are is asked in the precision of the weights: in bfloat16
+    what large weights round away looks like a difference, and the answer stays for good."""
+    model = made(LlamaConfig(**WIDE))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20)
+    scorer = Scorer(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad():
+            ways = scorer._try_out(True), scorer._try_out(False)
+        assert not pack.alike(*ways, torch.float32)
+        assert scorer.packs(tokens=10)
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("half", ["weights", "autocast"])
+def test_nodes_attend_in_float32(half: str) -> None:
+    """On a CPU, where half precision is slower: with bfloat16 weights the output is that of float32
+    rounded, and within autocast it is that of float32."""
+
+    class Layer(torch.nn.Module):
+        is_causal = True
+
+    forest = plant(rows(ROWS))
+    torch.manual_seed(0)
+    states = torch.randn(3, 1, 2, len(forest.input_ids), 8).bfloat16()
+    given = states if half == "weights" else states.float()
+
+    def attend(states: torch.Tensor) -> torch.Tensor:
+        over = attention(forest, torch.device("cpu"))
+        query, key, value = states
+        found: torch.Tensor = pack._attend(Layer(), query, key, value, None, over)[0]
+        return found
+
+    exact = attend(states.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half == "autocast"):
+        found = attend(given)
+    assert found.dtype == given.dtype
+    assert torch.equal(found, exact.to(given.dtype))
