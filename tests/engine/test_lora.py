@@ -90,6 +90,20 @@ def test_a_new_adapter_changes_nothing_and_is_all_that_is_trained(table: LoraTab
     assert len(own_parameters(model)) == len(all_names(tiny_model()))
 
 
+@pytest.mark.parametrize("table", KINDS)
+def test_the_adapter_of_a_half_precision_model_is_float32(table: LoraTable) -> None:
+    """In bfloat16 an update below 0.4 % of a weight would be lost. The model itself stays as it is,
+    and says what it said (with DoRA to the last bits of bfloat16)."""
+    model = tiny_model().bfloat16()
+    before = logits(model)
+    adapt(model, find_adapted(model, all_names(model), table), table, base="base", seed=0)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in own_parameters(model)} == {torch.bfloat16}
+    after = logits(model)
+    assert after.dtype == torch.bfloat16
+    torch.testing.assert_close(after, before, rtol=0, atol=0.01 if table.dora else 0)
+
+
 def test_with_the_adapter_off_a_trained_model_is_the_reference() -> None:
     """peft's own switch gives the bits of the model before its first update."""
     model = adapted(LoraTable(rank=4))

@@ -106,6 +106,8 @@ def adapt(model: Any, layers: Sequence[str], table: LoraTable, *, base: str, see
     inject_adapter_in_model(config, model, NAME)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not _is_own(name))
+        if not _is_own(name):
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     if is_sharded(model):
         shard_added(model, [layer for _, layer in _layers(model)], own)
 

@@ -19,8 +19,9 @@ class TriedOut(WeakKeyDictionary[nn.Module, bool]):
         first, would look like a difference.
         """
         if model not in self:
+            exact = torch.autocast(next(model.parameters()).device.type, enabled=False)
             try:
-                with torch.autocast(next(model.parameters()).device.type, enabled=False):
+                with exact:
                     self[model] = try_out()
             except Exception:  # noqa: BLE001 - whatever the architecture makes of what it does not know
                 self[model] = False
