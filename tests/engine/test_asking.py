@@ -14,11 +14,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from tests.engine.test_imagined import FREE
 from unlearn_cli.engine.asking import Asking
 from unlearn_cli.engine.score import Asked
-from unlearn_cli.engine.speed import Speed
 
-FREE = Speed(operations=float("inf"), bytes=float("inf"), call=0.0)
 WORDS, ROWS, LENGTH = 50_000, 4, 60
 SHAPE = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 2}
 HEADS = SHAPE | {"num_attention_heads": 4, "intermediate_size": 64}

@@ -150,12 +150,15 @@ def test_rows_beyond_a_window_are_padded() -> None:
     torch.testing.assert_close(found.token_logp[found.row == 0], expected, rtol=1e-4, atol=1e-5)
 
 
+class Layer(torch.nn.Module):
+    """Stands in for a layer that attends."""
+
+    is_causal = True
+
+
 def test_generation_and_plain_use_are_not_touched() -> None:
     """Without a forest the attention is the library's, to the bit."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    class Layer(torch.nn.Module):
-        is_causal = True
 
     q, k, v = torch.randn(3, 1, 2, 5, 8)
     ours, _ = pack._attend(Layer(), q, k, v, None)
@@ -182,9 +185,6 @@ def test_a_model_is_tried_out_without_autocast() -> None:
 def test_nodes_attend_in_float32_within_autocast() -> None:
     """On a CPU, where half precision is slower: the output is that of float32 without autocast,
     whatever of its inputs rotations have left in bfloat16."""
-
-    class Layer(torch.nn.Module):
-        is_causal = True
 
     forest = plant(rows(ROWS))
     torch.manual_seed(0)

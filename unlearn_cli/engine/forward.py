@@ -23,6 +23,7 @@ from unlearn_cli.engine.encode import Encoded
 from unlearn_cli.engine.generate import evaluating
 from unlearn_cli.engine.layers import deepest, up_to
 from unlearn_cli.engine.pack import inputs, longest, packs, plant
+from unlearn_cli.engine.precision import at_least_float32
 from unlearn_cli.engine.sharding import is_sharded
 from unlearn_cli.engine.tried import TriedOut
 
@@ -278,11 +279,6 @@ def _scores(batch: Batch, output: Any, part: slice) -> Scores:
     logits, labels = at_least_float32(output.logits[0]), batch.labels[part]
     token_logp = -F.cross_entropy(logits, labels, reduction="none")
     return Scores(token_logp, batch.row[part], labels, batch.rows, make_logits=lambda: logits)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision becomes float32; float64, which tests use, stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def split(seen: Scores | Hidden, groups: Sequence[Sequence[Encoded]]) -> list[Any]:

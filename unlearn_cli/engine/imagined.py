@@ -152,10 +152,10 @@ def _estimate(
     speed: Speed,
 ) -> tuple[int, Estimate]:
     def begin() -> tuple[Any, Sequence[Term]]:
-        model, found = start()
+        model, its_terms = start()
         if options.activation_checkpointing:
             recompute_activations(model)
-        return model, found
+        return model, its_terms
 
     around: Any = {"optimizer": options.optimizer, "smoothing": smoothing}
     rows = options.micro_batch

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearn_cli.engine.precision import at_least_float32
 from unlearn_cli.engine.quantized import dequantize
 from unlearn_cli.engine.sharding import is_sharded, live_state, opened, shard_added, take
 from unlearn_cli.errors import ModelError, UsageError
@@ -107,7 +108,7 @@ def adapt(model: Any, layers: Sequence[str], table: LoraTable, *, base: str, see
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not _is_own(name))
         if not _is_own(name):
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+            parameter.data = at_least_float32(parameter.data)
     if is_sharded(model):
         shard_added(model, [layer for _, layer in _layers(model)], own)
 

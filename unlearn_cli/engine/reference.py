@@ -27,9 +27,10 @@ from torch.nn import functional as F
 from unlearn_cli.api.hidden import Hidden
 from unlearn_cli.api.scores import Scores
 from unlearn_cli.engine.encode import Encoded
-from unlearn_cli.engine.forward import Scorer, at_least_float32
+from unlearn_cli.engine.forward import Scorer
 from unlearn_cli.engine.memory import fitting
 from unlearn_cli.engine.models import writing
+from unlearn_cli.engine.precision import at_least_float32
 from unlearn_cli.engine.sequences import Indices, Sequences, edges_of
 from unlearn_cli.engine.sharding import dealt, is_sharded, whole
 from unlearn_cli.errors import RunError
